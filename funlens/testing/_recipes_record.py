@@ -1,0 +1,64 @@
+"""One recipe: which tiny HuggingFace model to build, as data."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+Task = Literal["causal-lm", "masked-lm", "seq2seq-lm"]
+
+
+def _sorted_pairs(overrides: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+    """Order overrides by name."""
+    return tuple(sorted(overrides.items()))
+
+
+@attrs.frozen(kw_only=True)
+class Recipe:
+    """What to build for one architecture, or for one variant of it.
+
+    Args:
+        name: The model type, with `-variant` behind it where there are several.
+        model_type: The `model_type` of the HuggingFace configuration.
+        task: Which head the model has.
+        config: Settings on top of the shared tiny ones, sorted by name. A dotted name
+            reaches into a nested setting; tuples become lists.
+        note: Anything surprising about it.
+    """
+
+    name: str
+    model_type: str
+    task: Task = "causal-lm"
+    config: tuple[tuple[str, object], ...] = ()
+    note: str = ""
+
+
+def recipe(
+    model_type: str,
+    *,
+    variant: str = "",
+    task: Task = "causal-lm",
+    note: str = "",
+    nested: Mapping[str, object] | None = None,
+    **config: object,
+) -> Recipe:
+    """Write one row of the table.
+
+    Args:
+        model_type: The `model_type` of the HuggingFace configuration.
+        variant: What to append to the name; empty for the family's usual form.
+        task: Which head the model has.
+        note: Anything surprising about it.
+        nested: Overrides whose dotted names are no Python identifiers.
+        **config: Overrides of plain settings.
+
+    Returns:
+        The recipe.
+    """
+    return Recipe(
+        name=f"{model_type}-{variant}" if variant else model_type,
+        model_type=model_type,
+        task=task,
+        config=_sorted_pairs({**config, **(nested or {})}),
+        note=note,
+    )

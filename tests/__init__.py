@@ -1,0 +1,1 @@
+"""Tests of funlens; the folders mirror its floors."""

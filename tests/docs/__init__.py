@@ -1,0 +1,1 @@
+"""Tests of what is written: the examples run, the reference is complete."""
