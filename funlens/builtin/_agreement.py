@@ -75,5 +75,5 @@ def _middle(
     return f"that {verb_plural if plural else verb_singular} the {noun}"
 
 
-def _form(noun: str, is_plural: bool) -> str:  # noqa: FBT001 (a grammatical number)
+def _form(noun: str, is_plural: bool) -> str:  # noqa: FBT001 -- a grammatical number
     return NOUNS[noun] if is_plural else noun

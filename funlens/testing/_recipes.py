@@ -71,7 +71,7 @@ def tiny_hf_model(
     Raises:
         UnknownRecipeError: No recipe has this name.
     """
-    import transformers  # noqa: PLC0415 -- as in `config_of`
+    import transformers  # here: as in `config_of`
 
     found = _recipe_named(name)
     auto: Any = getattr(transformers, _AUTO_CLASSES[found.task])

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from funlens.testing._recipes_record import Recipe
 
@@ -92,20 +92,27 @@ _TINY: Final[Mapping[str, object]] = {
 }
 
 
-class Config(Protocol):
-    """What we ask of a HuggingFace config."""
+@runtime_checkable
+class TextConfig(Protocol):
+    """What we ask of the config of a text model."""
 
     vocab_size: int
+
+
+@runtime_checkable
+class Config(Protocol):
+    """What we ask of any HuggingFace config; one made of parts has no vocabulary."""
 
     def to_dict(self) -> dict[str, object]:
         """Give every setting, those of inner configs too."""
         ...
 
-    def get_text_config(self) -> "Config":
+    def get_text_config(self) -> TextConfig:
         """Give the inner config that knows the vocabulary, or this one."""
         ...
 
 
+@runtime_checkable
 class _Inner(Protocol):
     """What HuggingFace says of a config inside another."""
 
@@ -121,7 +128,7 @@ class _Inner(Protocol):
 
 def config_of(found: Recipe) -> Config:
     """Make the HuggingFace config of a recipe; transformers is imported here."""
-    from transformers import CONFIG_MAPPING  # noqa: PLC0415 -- `import funlens` must stay cheap
+    from transformers import CONFIG_MAPPING  # here: `import funlens` must stay cheap
 
     config_class: type[Any] = CONFIG_MAPPING[found.model_type]
     overrides: dict[str, Any] = {}
@@ -173,11 +180,14 @@ def _as_lists(value: object) -> object:
     return [_as_lists(item) for item in cast("tuple[object, ...]", value)]
 
 
-def special_ids(settings: Mapping[str, object]) -> Iterator[object]:
-    """Find every token id that a config gives a meaning, in nested configs too."""
+def special_ids(settings: Mapping[Any, object]) -> Iterator[object]:
+    """Find every token id that a config gives a meaning, in nested configs too.
+
+    Not all keys are words: the labels of a classifier are named by number.
+    """
     for key, value in settings.items():
         if isinstance(value, dict):
-            yield from special_ids(cast("dict[str, object]", value))
+            yield from special_ids(cast("dict[Any, object]", value))
         elif str(key).endswith(("token_id", "token_index", "token_ids")):
             yield from cast(
                 "list[object]", value if isinstance(value, list) else [value]

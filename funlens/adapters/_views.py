@@ -1,0 +1,217 @@
+"""Views: how a site's value lies in the tensor that the model passes on.
+
+`read` takes the value out, `write` gives a new tensor with another value in it. Where
+the value did not change, `write` gives back the bits that were there.
+"""
+
+from typing import Any, Final, TypeAlias
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from funlens.errors import UnsupportedConfigError
+
+
+@attrs.frozen
+class Whole:
+    """The tensor itself; rows are unfolded where a family runs them flat."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Unfold `[batch * pos, width]`."""
+        return raw.unflatten(0, (batch, -1)) if raw.ndim == 2 else raw  # noqa: PLR2004 -- rows and width
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Fold back."""
+        return value.reshape(raw.shape) if value.shape != raw.shape else value
+
+
+@attrs.frozen
+class Heads:
+    """Heads next to each other on the last axis."""
+
+    n_heads: int
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Split the last axis."""
+        return Whole().read(raw, batch).unflatten(-1, (self.n_heads, -1))
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Join the last two axes."""
+        return Whole().write(raw, value.flatten(-2))
+
+
+@attrs.frozen
+class Slots:
+    """Some of the slots of a fused projection: `groups` times `slots` heads.
+
+    Attributes:
+        groups: How often the sequence of slots comes.
+        slots: Heads in one sequence.
+        start: First slot that is meant.
+        stop: Slot after the last.
+    """
+
+    groups: int
+    slots: int
+    start: int
+    stop: int
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Cut the slots out, as one axis of heads."""
+        whole = Whole().read(raw, batch)
+        split = whole.unflatten(-1, (self.groups, self.slots, -1))
+        return split[..., self.start : self.stop, :].flatten(-3, -2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the slots back between the others."""
+        split = raw.unflatten(-1, (self.groups, self.slots, -1))
+        inner = value.reshape(*split.shape[:-2], self.stop - self.start, -1)
+        before, after = split[..., : self.start, :], split[..., self.stop :, :]
+        return torch.cat([before, inner, after], dim=-2).flatten(-3)
+
+
+@attrs.frozen
+class Half:
+    """The first or the second half of the last axis."""
+
+    second: bool
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Cut the half out."""
+        return Whole().read(raw, batch).chunk(2, dim=-1)[self.second]
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the half back beside the other."""
+        other = raw.chunk(2, dim=-1)[not self.second]
+        both = (other, value) if self.second else (value, other)
+        return torch.cat(both, dim=-1)
+
+
+@attrs.frozen
+class Swapped:
+    """Heads before positions, as attention functions take them."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put positions first."""
+        del batch
+        return raw.transpose(1, 2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put heads first."""
+        del raw
+        return value.transpose(1, 2)
+
+
+@attrs.frozen
+class BeforeSink:
+    """Attention without the last column, which belongs to no key."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Leave the sink out."""
+        del batch
+        return raw[..., :-1]
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the sink back."""
+        return torch.cat([value, raw[..., -1:]], dim=-1)
+
+
+@attrs.frozen
+class Scaled:
+    """What the model multiplies by a constant before it adds it."""
+
+    factor: float
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Multiply, as the model will."""
+        return Whole().read(raw, batch) * self.factor
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Divide, where the value changed."""
+        whole = value.reshape(raw.shape)
+        return torch.where(whole == raw * self.factor, raw, whole / self.factor)
+
+
+@attrs.frozen
+class EveryRow:
+    """Rows that the model makes once for the whole batch."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Repeat for each row."""
+        return raw.expand(batch, *raw.shape[1:]) if raw.ndim == 3 else raw  # noqa: PLR2004 -- batch pos width
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Keep each row's own."""
+        del raw
+        return value
+
+
+View: TypeAlias = Whole | Heads | Slots | Half | Swapped | BeforeSink | Scaled | EveryRow
+
+WHOLE: Final = Whole()
+
+
+def norm_scale(norm: nn.Module, entered: Tensor, *, centered: bool) -> Tensor:
+    """Compute what a norm divides by: `[..., 1]`, from what enters it.
+
+    Args:
+        norm: The norm, for its epsilon.
+        entered: What enters it.
+        centered: Whether it subtracts the mean (layer norm, not RMS norm).
+    """
+    eps = getattr(norm, "eps", getattr(norm, "variance_epsilon", 1e-5))
+    wide = entered.float() if entered.dtype.itemsize < 4 else entered  # noqa: PLR2004 -- bytes of float32
+    if centered:
+        wide = wide - wide.mean(-1, keepdim=True)
+    return (wide.square().mean(-1, keepdim=True) + float(eps)).sqrt().to(entered.dtype)
+
+
+def with_scale(
+    norm: nn.Module, normalized: Tensor, scale: Tensor, other: Tensor
+) -> Tensor:
+    """Give a norm's output as if it had divided by another scale."""
+    bias = getattr(norm, "bias", None)
+    shift = bias if isinstance(bias, Tensor) else torch.zeros_like(scale)
+    rescaled = (normalized - shift) * (scale / other) + shift
+    return torch.where(other == scale, normalized, rescaled)
+
+
+def head_results(projection: nn.Module, z: Tensor) -> Tensor:
+    """Give what each head adds: `z` times its rows of the output projection.
+
+    Args:
+        projection: The output projection.
+        z: `[batch, pos, head, d_head]`.
+
+    Returns:
+        `[batch, pos, head, d_model]`; summed over heads, with the bias, it is the
+        projection's output.
+    """
+    weight = input_by_output(projection)
+    per_head = weight.unflatten(0, (z.shape[-2], z.shape[-1]))
+    return torch.einsum("bphd,hdm->bphm", z, per_head)
+
+
+def input_by_output(projection: nn.Module) -> Tensor:
+    """Give a projection's weight as `[input, output]`, whichever way it is stored.
+
+    HuggingFace's Conv1D stores it so; `nn.Linear` stores the transpose. LoRA layers
+    give the weight they act with.
+
+    Raises:
+        UnsupportedConfigError: The weight is quantized.
+    """
+    base = getattr(projection, "base_layer", projection)
+    weight = getattr(base, "weight", None)
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        raise UnsupportedConfigError(
+            type(base).__name__,
+            "its weight is quantized",
+            "Load the model without quantization to look at weights.",
+        )
+    if base is not projection:
+        lora: Any = projection
+        for name in lora.active_adapters:
+            weight = weight + lora.get_delta_weight(name)
+    return weight if type(base).__name__ == "Conv1D" else weight.mT

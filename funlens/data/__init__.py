@@ -1,0 +1,71 @@
+"""Frozen records: sites, interventions, caches, specs."""
+
+from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
+from funlens.data._interventions import (
+    DECIDING,
+    Add,
+    Apply,
+    Clamp,
+    Freeze,
+    Interchange,
+    Intervention,
+    Mean,
+    Noise,
+    Patch,
+    Project,
+    ProjectOut,
+    Scale,
+    Set,
+    Splice,
+    Zero,
+)
+from funlens.data._parts import AXES, LAYER_PARTS, MODEL_PARTS, axes_of, axis_of
+from funlens.data._pick import POSITION_WORDS, columns, drops_axis, pick, take
+from funlens.data._selections import Generated, PerRow, Selection, Span, generated
+from funlens.data._sites import Part, Site, SiteLike, to_sites
+from funlens.data._spec import BosPolicy, ModelSpec, SiteInfo
+
+__all__ = [
+    "AXES",
+    "DECIDING",
+    "LAYER_PARTS",
+    "MODEL_PARTS",
+    "POSITION_WORDS",
+    "ActivationCache",
+    "Add",
+    "Apply",
+    "BosPolicy",
+    "Clamp",
+    "Freeze",
+    "Generated",
+    "Interchange",
+    "Intervention",
+    "Mean",
+    "ModelSpec",
+    "Noise",
+    "Part",
+    "Patch",
+    "PerRow",
+    "Project",
+    "ProjectOut",
+    "Receipt",
+    "Run",
+    "RunWithGrads",
+    "Scale",
+    "Selection",
+    "Set",
+    "Site",
+    "SiteInfo",
+    "SiteLike",
+    "Span",
+    "Splice",
+    "Zero",
+    "axes_of",
+    "axis_of",
+    "columns",
+    "drops_axis",
+    "generated",
+    "pick",
+    "take",
+    "to_sites",
+]

@@ -1,0 +1,222 @@
+"""Interventions: what to do at a site, as frozen records."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import attrs
+from torch import Tensor, nn
+
+from funlens.data._cache import ActivationCache
+from funlens.data._sites import Site
+from funlens.errors import InputError, SelectionError
+
+
+def _to_site(like: object) -> Site:
+    if isinstance(like, Site):
+        return like
+    if isinstance(like, str):
+        return Site.parse(like)
+    raise SelectionError(str(like), "it is not one site", "a site, such as `z(9)`")
+
+
+def _summary(value: Tensor | float | None) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return f"{str(value.dtype).removeprefix('torch.')}{[*value.shape]}"
+
+
+def _tensor(**options: Any) -> Any:
+    """A field that holds a tensor and prints its shape."""
+    return attrs.field(repr=_summary, **options)
+
+
+def _taken(source: Tensor | ActivationCache, record: Any) -> Tensor:
+    if isinstance(source, ActivationCache):
+        return source[record.site]
+    if isinstance(source, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (callers need no types)
+        return source
+    raise InputError(
+        f"the source of {type(record).__name__} is a {type(source).__name__}",
+        "a cache that holds the site, or a tensor",
+        "Run `run_with_cache` on the source prompt",
+    )
+
+
+_FROM_CACHE: Final = attrs.Converter(_taken, takes_self=True)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType] (attrs's stub does not know how it infers)
+
+
+@attrs.frozen(eq=False)
+class Zero:
+    """Put zeros there."""
+
+    site: Site = attrs.field(converter=_to_site)
+
+
+@attrs.frozen(eq=False)
+class Mean:
+    """Put a mean there: mean ablation.
+
+    Attributes:
+        site: Where.
+        value: The mean, over a dataset of the caller's; the site's trailing axes.
+    """
+
+    site: Site = attrs.field(converter=_to_site)
+    value: Tensor = _tensor()
+
+
+@attrs.frozen(eq=False)
+class Set:
+    """Put a value there: a tensor of the site's trailing axes, or one number."""
+
+    site: Site = attrs.field(converter=_to_site)
+    value: Tensor | float = _tensor()
+
+
+@attrs.frozen(eq=False)
+class Add:
+    """Add `scale * vector`."""
+
+    site: Site = attrs.field(converter=_to_site)
+    vector: Tensor = _tensor()
+    scale: float = attrs.field(default=1.0, kw_only=True)
+
+
+@attrs.frozen(eq=False)
+class Scale:
+    """Multiply by a number, or by a tensor of the site's trailing axes."""
+
+    site: Site = attrs.field(converter=_to_site)
+    factor: Tensor | float = _tensor()
+
+
+@attrs.frozen(eq=False)
+class Patch:
+    """Put there what another run had there: activation patching.
+
+    Attributes:
+        site: Where.
+        source: Cache of the other run, read when the record is made; or a tensor.
+    """
+
+    site: Site = attrs.field(converter=_to_site)
+    source: Tensor = _tensor(converter=_FROM_CACHE)
+
+
+@attrs.frozen(eq=False)
+class Freeze:
+    """Hold a site at what it was in another run, whatever the other edits do."""
+
+    site: Site = attrs.field(converter=_to_site)
+    source: Tensor = _tensor(converter=_FROM_CACHE)
+
+
+@attrs.frozen(eq=False)
+class Project:
+    """Keep only what lies in the span of some directions.
+
+    Attributes:
+        site: Where.
+        directions: `[direction, width]` or `[width]`; need not be orthonormal.
+    """
+
+    site: Site = attrs.field(converter=_to_site)
+    directions: Tensor = _tensor()
+
+
+@attrs.frozen(eq=False)
+class ProjectOut:
+    """Remove what lies in the span of some directions: direction ablation."""
+
+    site: Site = attrs.field(converter=_to_site)
+    directions: Tensor = _tensor()
+
+
+@attrs.frozen(eq=False)
+class Clamp:
+    """Keep values between two bounds."""
+
+    site: Site = attrs.field(converter=_to_site)
+    low: float | None = attrs.field(default=None, kw_only=True)
+    high: float | None = attrs.field(default=None, kw_only=True)
+
+
+@attrs.frozen(eq=False)
+class Noise:
+    """Add normal noise, the same at every run of the same shape.
+
+    Attributes:
+        site: Where.
+        std: Standard deviation, in the activation's units.
+        seed: Fixes the noise.
+    """
+
+    site: Site = attrs.field(converter=_to_site)
+    std: float = attrs.field(kw_only=True)
+    seed: int = attrs.field(kw_only=True)
+
+
+@attrs.frozen(eq=False)
+class Interchange:
+    """Swap in another run's component in the span of some directions.
+
+    Attributes:
+        site: Where.
+        source: Cache of the other run, or a tensor.
+        directions: `[direction, width]`; the rest of the space stays.
+    """
+
+    site: Site = attrs.field(converter=_to_site)
+    source: Tensor = _tensor(converter=_FROM_CACHE)
+    directions: Tensor = _tensor(kw_only=True)
+
+
+@attrs.frozen(eq=False)
+class Splice:
+    """Put a module's output in place of the value it is given.
+
+    Attributes:
+        site: Where.
+        module: Maps the value to one of the same shape and dtype.
+        keep_error: Add back what the module loses now, as a constant, so that the run
+            changes only through what is done inside the module.
+    """
+
+    site: Site = attrs.field(converter=_to_site)
+    module: nn.Module
+    keep_error: bool = attrs.field(default=False, kw_only=True)
+
+
+@attrs.frozen(eq=False)
+class Apply:
+    """Put a function's result in place of the value it is given.
+
+    Attributes:
+        site: Where.
+        function: Maps the value to one of the same shape and dtype. What it is given
+            is its own: changing it in place reaches nothing else.
+    """
+
+    site: Site = attrs.field(converter=_to_site)
+    function: Callable[[Tensor], Tensor]
+
+
+Intervention: TypeAlias = (
+    Zero
+    | Mean
+    | Set
+    | Add
+    | Scale
+    | Patch
+    | Freeze
+    | Project
+    | ProjectOut
+    | Clamp
+    | Noise
+    | Interchange
+    | Splice
+    | Apply
+)
+
+DECIDING: Final = (Zero, Mean, Set, Patch, Freeze)
+"""Kinds that decide a value whatever it was: two at one place conflict."""

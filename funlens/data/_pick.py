@@ -1,0 +1,134 @@
+"""From a selection to indices, and from indices to the part of a tensor."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from funlens.data._parts import axis_of
+from funlens.data._selections import Generated, PerRow, Selection, Span
+from funlens.data._sites import Site
+from funlens.errors import SelectionError
+
+POSITION_WORDS = frozenset({"pos", "query", "key"})
+
+
+def columns(
+    chosen: Selection,
+    size: int,
+    *,
+    site: str,
+    starts: Sequence[int] | None = None,
+    stops: Sequence[int] | None = None,
+) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
+    """Turn a selection into indices: the same for all rows, or a tuple for each row.
+
+    Args:
+        chosen: What is selected.
+        size: Length of the axis.
+        site: Name for the error.
+        starts: First real column of each row, where rows are padded.
+        stops: Column after the last real one of each row.
+
+    Raises:
+        SelectionError: An index is out of range, or rows would differ in number.
+    """
+    if isinstance(chosen, PerRow):
+        n_rows = len(chosen.indices)
+        starts, stops = starts or (0,) * n_rows, stops or (size,) * n_rows
+        if len(starts) != n_rows:
+            problem = f"{n_rows} rows are selected on a batch of {len(starts)}"
+            raise SelectionError(site, problem, "one index for each row")
+        found = [
+            _within((index,), stop - start, site)
+            for index, start, stop in zip(chosen.indices, starts, stops, strict=True)
+        ]
+    elif starts is None or stops is None:
+        return _within(chosen, size, site)
+    else:
+        lengths = [stop - start for start, stop in zip(starts, stops, strict=True)]
+        found = [_within(chosen, length, site) for length in lengths]
+    if len({len(row) for row in found}) > 1:
+        problem = "it means another number of positions in each padded row"
+        raise SelectionError(site, problem, "a selection that every row has")
+    return tuple(
+        tuple(start + index for index in row)
+        for start, row in zip(starts, found, strict=True)
+    )
+
+
+def _within(
+    chosen: Selection | tuple[int, ...], size: int, site: str
+) -> tuple[int, ...]:
+    match chosen:
+        case Span():
+            indices = tuple(range(*chosen.to_slice().indices(size)))
+            if not indices:
+                raise SelectionError(site, f"{chosen} of {size} is empty", "an index")
+            return indices
+        case int():
+            wanted: tuple[int, ...] = (chosen,)
+        case tuple():
+            wanted = chosen
+        case Generated() | PerRow():
+            raise SelectionError(site, f"{chosen} has no place here", "a position")
+    for index in wanted:
+        if not -size <= index < size:
+            raise SelectionError(
+                site, f"index {index} of {size}", f"{-size}..{size - 1}"
+            )
+    return tuple(index % size for index in wanted)
+
+
+def drops_axis(chosen: Selection) -> bool:
+    """Tell whether a selection takes one index and leaves the axis out."""
+    return isinstance(chosen, (int, PerRow))
+
+
+def pick(
+    whole: Tensor,
+    site: Site,
+    *,
+    starts: Sequence[int] | None = None,
+    stops: Sequence[int] | None = None,
+) -> Tensor:
+    """Cut a site's selection out of the whole site's tensor.
+
+    Raises:
+        SelectionError: The selection does not fit the tensor.
+    """
+    dropped: list[int] = []
+    for word, chosen in site.selections:
+        axis = axis_of(site.part, word)
+        padded = word in POSITION_WORDS
+        found = columns(
+            chosen,
+            whole.shape[axis],
+            site=str(site),
+            starts=starts if padded else None,
+            stops=stops if padded else None,
+        )
+        whole = take(whole, axis, found)
+        if drops_axis(chosen):
+            dropped.append(axis)
+    for axis in sorted(dropped, reverse=True):
+        whole = whole.squeeze(axis)
+    return whole
+
+
+def take(
+    whole: Tensor, axis: int, found: tuple[int, ...] | tuple[tuple[int, ...], ...]
+) -> Tensor:
+    """Take indices of an axis, keeping the axis; other indices for each row if so."""
+    index = torch.tensor(found, device=whole.device)
+    if index.ndim == 1:
+        if found == tuple(range(whole.shape[axis])):
+            return whole
+        if len(found) == 1:
+            return whole.narrow(axis, int(found[0]), 1)  # pyright: ignore[reportArgumentType] (one axis: plain ints)
+        return whole.index_select(axis, index)
+    shape = [1] * whole.ndim
+    shape[0], shape[axis] = index.shape
+    wanted = list(whole.shape)
+    wanted[axis] = index.shape[1]
+    return torch.gather(whole, axis, index.view(shape).expand(wanted))

@@ -1,0 +1,188 @@
+"""From what a caller passes to what HuggingFace's forward takes."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from funlens.adapters import padding_mask, to_tokens
+from funlens.data import ModelSpec
+from funlens.errors import InputError
+
+Inputs: TypeAlias = str | Sequence[str] | Tensor | Mapping[str, Any]
+
+_MAIN: Final = ("input_ids", "inputs_embeds")
+
+
+@attrs.frozen(kw_only=True)
+class Frame:
+    """The positions of one stack in one run.
+
+    Attributes:
+        batch: Rows.
+        n_pos: Columns.
+        starts: First real column of each row; None if nothing is padded.
+        stops: Column after each row's last real one.
+    """
+
+    batch: int
+    n_pos: int
+    starts: tuple[int, ...] | None = None
+    stops: tuple[int, ...] | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Prepared:
+    """Keyword arguments for the forward, and the positions of each stack."""
+
+    kwargs: Mapping[str, Any]
+    frames: Mapping[str, Frame]
+
+    @property
+    def main(self) -> Frame:
+        """The main stack's positions."""
+        return self.frames[""]
+
+
+@cache
+def _accepts(forward: Any, name: str) -> bool:
+    return name in inspect.signature(forward).parameters
+
+
+def accepts(module: nn.Module, name: str) -> bool:
+    """Tell whether a module's forward has a keyword."""
+    return _accepts(type(module).forward, name)
+
+
+def prepare(
+    spec: ModelSpec, inputs: Inputs, *, attention_mask: Tensor | None = None
+) -> Prepared:
+    """Make keyword arguments, with masks and positions where rows are padded.
+
+    Raises:
+        InputError: The inputs are of no known kind, empty, or too long.
+        TokenizerError: Text was given and there is no tokenizer.
+    """
+    given = _as_mapping(spec, inputs)
+    if attention_mask is not None:
+        given["attention_mask"] = attention_mask
+    source = given.get("input_ids", given.get("inputs_embeds"))
+    if not isinstance(source, Tensor):
+        raise InputError(
+            f"the inputs hold {', '.join(given) or 'nothing'}",
+            "`input_ids` among them",
+            "Pass text, a token tensor, or what the tokenizer returns",
+        )
+    _check_tokens(spec, source, inputs_embeds="inputs_embeds" in given)
+    if isinstance(inputs, Mapping) or attention_mask is not None:
+        mask = given.get("attention_mask")
+    else:
+        mask = _inferred_mask(spec, source)
+    given.pop("attention_mask", None)
+    frame = _frame(source, mask)
+    if mask is not None and frame.starts is not None:
+        given["attention_mask"] = mask.to(torch.long)
+        _place_positions(spec, given, mask)
+    if not spec.is_encoder_decoder:
+        return Prepared(kwargs=given, frames={"": frame})
+    return _with_decoder(spec, given, frame)
+
+
+def _as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
+    match inputs:
+        case Tensor():
+            return {"input_ids": inputs.to(spec.device)}
+        case Mapping():
+            return {
+                name: value.to(spec.device) if isinstance(value, Tensor) else value
+                for name, value in inputs.items()
+            }
+        case _:
+            return {"input_ids": to_tokens(spec, inputs).to(spec.device)}
+
+
+def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> None:
+    expected_axes = 3 if inputs_embeds else 2
+    if source.ndim != expected_axes or 0 in source.shape:
+        raise InputError(
+            f"the input has shape {tuple(source.shape)}",
+            "[batch, pos], neither of them 0",
+            "Add the batch axis with `tokens[None]`",
+        )
+    if not inputs_embeds and (source.is_floating_point() or source.dtype == torch.bool):
+        raise InputError(
+            f"the tokens are {source.dtype}", "integers", "Use `funlens.to_tokens`"
+        )
+    if spec.n_ctx is not None and source.shape[1] > spec.n_ctx:
+        raise InputError(
+            f"the input has {source.shape[1]} positions",
+            f"at most {spec.n_ctx}",
+            "Shorten it, or load the model with `n_ctx=`",
+        )
+
+
+def _inferred_mask(spec: ModelSpec, source: Tensor) -> Tensor | None:
+    if spec.tokenizer is None or torch.compiler.is_compiling() or is_functional():
+        return None
+    return padding_mask(spec, source)
+
+
+def is_functional() -> bool:
+    """Tell whether a `torch.func` transform is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 -- torch has no public name for it
+
+
+def _frame(source: Tensor, mask: Tensor | None) -> Frame:
+    batch, n_pos = source.shape[:2]
+    plain = Frame(batch=batch, n_pos=n_pos)
+    if mask is None or torch.compiler.is_compiling():
+        return plain
+    if mask.ndim != 2 or mask.shape[0] != batch or mask.shape[1] != n_pos:  # noqa: PLR2004 -- batch and pos
+        raise InputError(
+            f"the attention mask has shape {tuple(mask.shape)}",
+            f"[batch, pos] = [{batch}, {n_pos}]",
+            "Use the mask that belongs to these tokens",
+        )
+    kept = mask.bool()
+    if bool(kept.all()):
+        return plain
+    starts = tuple(kept.int().argmax(1).tolist())
+    counts = kept.sum(1).tolist()
+    stops = tuple(start + count for start, count in zip(starts, counts, strict=True))
+    rows = torch.arange(n_pos, device=kept.device)
+    first = torch.tensor(starts, device=kept.device)[:, None]
+    last = torch.tensor(stops, device=kept.device)[:, None]
+    if 0 in counts or not torch.equal(kept, (rows >= first) & (rows < last)):
+        raise InputError(
+            "the attention mask has a row without tokens, or a gap inside a row",
+            "real tokens side by side in every row",
+            "Move the padding to one side",
+        )
+    return Frame(batch=batch, n_pos=n_pos, starts=starts, stops=stops)
+
+
+def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> None:
+    """Count positions from each row's first real token."""
+    if "position_ids" not in given and accepts(spec.module, "position_ids"):
+        counted = mask.long().cumsum(-1) - 1
+        given["position_ids"] = counted.clamp(min=0)
+
+
+def _with_decoder(spec: ModelSpec, given: dict[str, Any], frame: Frame) -> Prepared:
+    if "decoder_input_ids" not in given and "labels" not in given:
+        start = getattr(spec.engine.config, "decoder_start_token_id", None)
+        if start is None:
+            raise InputError(
+                "there are no `decoder_input_ids`, and the config names no start token",
+                "both halves of the input",
+                "Pass a mapping with `input_ids` and `decoder_input_ids`",
+            )
+        shape = (frame.batch, 1)
+        given["decoder_input_ids"] = torch.full(shape, start, device=spec.device)
+    decoder = given.get("decoder_input_ids", given.get("labels"))
+    main = _frame(decoder, given.get("decoder_attention_mask"))
+    return Prepared(kwargs=given, frames={"": main, "encoder": frame})

@@ -1,0 +1,437 @@
+"""Running a model: with edits, with captures, or as it is."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from funlens.adapters import ACTIVE, Machinery, Point
+from funlens.data import (
+    ActivationCache,
+    Intervention,
+    ModelSpec,
+    Run,
+    Selection,
+    Site,
+    SiteLike,
+)
+from funlens.engine._edits import tensors
+from funlens.engine._inputs import Frame, Inputs, Prepared, accepts, is_functional, prepare
+from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
+from funlens.engine._trace import Stop, Trace
+from funlens.engine._where import resolved
+from funlens.errors import InputError, OptionError, ShapeError
+
+@attrs.frozen(kw_only=True, eq=False)
+class Options:
+    """What a run may be told beyond its inputs and interventions.
+
+    Attributes:
+        attention_mask: `[batch, pos]`, 1 at real tokens; found from the padding if
+            left out.
+        stop_at_layer: Give the residual that enters this layer instead of logits.
+        start_at_layer: Leave the layers before this one out; needs `residual`.
+        residual: `[batch, pos, d_model]` that enters `start_at_layer`.
+        logits_at: Positions to unembed.
+        params: Weights to use instead, by HuggingFace's names.
+        grad: Whether to record a graph; None decides by what was passed.
+        finite: Whether to refuse NaN and infinity made by an edit. Costs one
+            synchronization.
+        offload: Device of what is kept.
+    """
+
+    attention_mask: Tensor | None = None
+    stop_at_layer: int | None = None
+    start_at_layer: int | None = None
+    residual: Tensor | None = None
+    logits_at: Selection | slice | Tensor | None = None
+    params: Mapping[str, Tensor] | None = None
+    grad: bool | None = None
+    finite: bool = False
+    offload: torch.device | str | None = None
+
+
+def run(
+    spec: ModelSpec,
+    inputs: Inputs,
+    interventions: Sequence[Intervention] = (),
+    *,
+    attention_mask: Tensor | None = None,
+    stop_at_layer: int | None = None,
+    start_at_layer: int | None = None,
+    residual: Tensor | None = None,
+    logits_at: Selection | slice | Tensor | None = None,
+    params: Mapping[str, Tensor] | None = None,
+    grad: bool | None = None,
+    finite: bool = False,
+) -> Tensor:
+    """Run a model and give its logits.
+
+    Without interventions these are HuggingFace's logits, bit for bit.
+
+    Args:
+        spec: The model.
+        inputs: Text, a list of texts, tokens `[batch, pos]`, or what a HuggingFace
+            tokenizer or processor returns.
+        interventions: What to change, in order.
+        attention_mask: `[batch, pos]`, 1 at real tokens; found from the padding if
+            left out.
+        stop_at_layer: Give the residual that enters this layer instead of logits,
+            and run no further; the number of layers means the last output.
+        start_at_layer: Leave the layers before this one out; needs `residual`.
+        residual: `[batch, pos, d_model]` that enters `start_at_layer`.
+        logits_at: Positions to unembed; the axis stays.
+        params: Weights to use instead, by HuggingFace's names: for `torch.func`.
+        grad: Whether to record a graph. By default only where it can be wanted: under
+            a `torch.func` transform, or if a tensor that was passed requires it.
+        finite: Whether to refuse NaN and infinity made by an edit.
+
+    Returns:
+        Logits `[batch, pos, vocab]`, after caps and scale; with `stop_at_layer` the
+        residual `[batch, pos, d_model]`.
+
+    Raises:
+        FunlensError: Anything asked for that cannot be done, before the model runs.
+        ExceptionGroup: Several such faults.
+        RunError: An edit misbehaved, or never acted.
+    """
+    options = Options(
+        attention_mask=attention_mask,
+        stop_at_layer=stop_at_layer,
+        start_at_layer=start_at_layer,
+        residual=residual,
+        logits_at=logits_at,
+        params=params,
+        grad=grad,
+        finite=finite,
+    )
+    prepared = prepare(spec, inputs, attention_mask=attention_mask)
+    if not interventions and _is_bare(options):
+        return _bare(spec, prepared, grad=_wants_grad((), options))
+    plan = make_plan(spec, prepared.frames, interventions)
+    out, _ = traced(spec, prepared, plan, options=options)
+    return out
+
+
+def run_with_cache(
+    spec: ModelSpec,
+    inputs: Inputs,
+    interventions: Sequence[Intervention] = (),
+    *,
+    capture: Sequence[SiteLike] | Every = EVERY,
+    attention_mask: Tensor | None = None,
+    stop_at_layer: int | None = None,
+    start_at_layer: int | None = None,
+    residual: Tensor | None = None,
+    logits_at: Selection | slice | Tensor | None = None,
+    params: Mapping[str, Tensor] | None = None,
+    grad: bool | None = None,
+    finite: bool = False,
+    offload: torch.device | str | None = None,
+) -> Run:
+    """Run a model, and keep what passes some sites.
+
+    What is kept is what the model went on with, after edits. Layers whose scores or
+    pattern are kept run eager attention, the others what the model came with.
+
+    Args:
+        spec: The model.
+        inputs: As for `run`.
+        interventions: What to change, in order.
+        capture: Sites, parts in all layers, or names; every site by default, but
+            `head_result`. Memory: what is kept, and no more.
+        attention_mask: As for `run`.
+        stop_at_layer: As for `run`; the sites up to there are kept.
+        start_at_layer: As for `run`.
+        residual: As for `run`.
+        logits_at: As for `run`.
+        params: As for `run`.
+        grad: As for `run`.
+        finite: As for `run`.
+        offload: Device of what is kept.
+
+    Returns:
+        Logits, and the cache with a receipt for each intervention.
+
+    Raises:
+        FunlensError: Anything asked for that cannot be done, before the model runs.
+        ExceptionGroup: Several such faults.
+        RunError: An edit misbehaved, or something never acted.
+    """
+    options = Options(
+        attention_mask=attention_mask,
+        stop_at_layer=stop_at_layer,
+        start_at_layer=start_at_layer,
+        residual=residual,
+        logits_at=logits_at,
+        params=params,
+        grad=grad,
+        finite=finite,
+        offload=offload,
+    )
+    prepared = prepare(spec, inputs, attention_mask=attention_mask)
+    wanted = captured_sites(spec, capture)
+    if isinstance(capture, Every):
+        wanted = _reached(spec, wanted, options)
+    plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
+    out, trace = traced(spec, prepared, plan, options=options, measures=True)
+    return Run(out, cache_of(spec, trace, offload=offload))
+
+
+def check(
+    spec: ModelSpec,
+    inputs: Inputs,
+    interventions: Sequence[Intervention] = (),
+    *,
+    capture: Sequence[SiteLike] | Every = EVERY,
+    attention_mask: Tensor | None = None,
+) -> None:
+    """Find every fault of an experiment without running the model.
+
+    Raises:
+        FunlensError: The only fault that there is.
+        ExceptionGroup: Every fault, each an error of funlens's own.
+    """
+    prepared = prepare(spec, inputs, attention_mask=attention_mask)
+    wanted = captured_sites(spec, capture)
+    make_plan(spec, prepared.frames, interventions, captured=wanted)
+
+
+@contextmanager
+def instrumented(
+    spec: ModelSpec,
+    interventions: Sequence[Intervention] = (),
+    capture: Sequence[SiteLike] | Every = EVERY,
+) -> Generator[Callable[[Inputs], Run]]:
+    """Give a callable that runs with the same edits and captures each time.
+
+    It holds no state beyond its arguments: it may be nested and shared.
+
+    Args:
+        spec: The model.
+        interventions: What to change.
+        capture: What to keep.
+
+    Yields:
+        A function from inputs to a `Run`.
+    """
+
+    def call(inputs: Inputs) -> Run:
+        return run_with_cache(spec, inputs, interventions, capture=capture)
+
+    yield call
+
+
+def _is_bare(options: Options) -> bool:
+    return (
+        options.stop_at_layer is None
+        and options.start_at_layer is None
+        and options.residual is None
+        and options.logits_at is None
+        and options.params is None
+    )
+
+
+def _bare(spec: ModelSpec, prepared: Prepared, *, grad: bool) -> Tensor:
+    """Run the model without looking at anything."""
+    machinery: Machinery = spec.engine
+    if not torch.compiler.is_compiling() and forces_eager():
+        plan = make_plan(spec, prepared.frames, ())
+        return traced(spec, prepared, plan, options=Options(grad=grad))[0]
+    with nullcontext() if grad else torch.no_grad():
+        return _called(machinery.module, prepared.kwargs).logits
+
+
+def _called(module: nn.Module, kwargs: Mapping[str, Any]) -> Any:
+    if accepts(module, "use_cache") and "use_cache" not in kwargs:
+        return module(**kwargs, use_cache=False)
+    return module(**kwargs)
+
+
+def _wants_grad(interventions: Sequence[Intervention], options: Options) -> bool:
+    if options.grad is not None:
+        return options.grad
+    if not torch.compiler.is_compiling() and is_functional():
+        return True
+    passed = [part for edit in interventions for part in tensors(edit)]
+    passed += [] if options.residual is None else [options.residual]
+    passed += [] if options.params is None else [*options.params.values()]
+    return any(tensor.requires_grad for tensor in passed)
+
+
+def forces_eager() -> bool:
+    """Tell whether a forward-mode derivative is taken, which SDPA has not."""
+    stack = torch._C._functorch.get_interpreter_stack() or ()  # noqa: SLF001 -- torch has no public name for it
+    return any(level.key().name == "Jvp" for level in stack)
+
+
+def traced(
+    spec: ModelSpec,
+    prepared: Prepared,
+    plan: Plan,
+    *,
+    options: Options,
+    measures: bool = False,
+    links: bool = False,
+) -> tuple[Tensor, Trace]:
+    """Carry a plan out.
+
+    Args:
+        spec: The model.
+        prepared: Its inputs.
+        plan: What to do.
+        options: How.
+        measures: Whether to measure by how much each edit changed its value.
+        links: Whether to make captured values part of the graph.
+    """
+    machinery: Machinery = spec.engine
+    trace = Trace(
+        plan,
+        machinery,
+        prepared.frames,
+        measures=measures,
+        links=links,
+        finite=options.finite,
+        forces_eager=forces_eager(),
+    )
+    _set_bounds(spec, trace, options, prepared.main)
+    _set_logits(spec, trace, options, prepared)
+    eager = plan.needs_eager or trace.forces_eager
+    grad = links or _wants_grad(plan.interventions, options)
+    lent: AbstractContextManager[nn.Module] = (
+        nullcontext(machinery.tapped(eager=eager))
+        if options.params is None
+        else machinery.lent(eager=eager)
+    )
+    with lent as module, nullcontext() if grad else torch.no_grad():
+        out = _entered(module, prepared.kwargs, trace, params=options.params)
+    trace.check_acted()
+    return out, trace
+
+
+def _entered(
+    module: nn.Module,
+    kwargs: Mapping[str, Any],
+    trace: Trace,
+    *,
+    params: Mapping[str, Tensor] | None,
+) -> Tensor:
+    token = ACTIVE.set(trace)
+    try:
+        if params is None:
+            out = _called(module, kwargs)
+        else:
+            _check_params(module, params)
+            more = {"use_cache": False} if accepts(module, "use_cache") else {}
+            out = torch.func.functional_call(
+                module, dict(params), (), {**kwargs, **more}
+            )
+    except Stop as stop:
+        return stop.residual
+    finally:
+        ACTIVE.reset(token)
+    return out.logits
+
+
+def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
+    known = dict(module.named_parameters(remove_duplicate=False))
+    for name, value in params.items():
+        if name not in known:
+            raise OptionError("params", f"no weight is called {name!r}")
+        if value.shape != known[name].shape:
+            raise ShapeError(
+                f"params[{name!r}]", tuple(value.shape), tuple(known[name].shape)
+            )
+
+
+def _set_bounds(
+    spec: ModelSpec, trace: Trace, options: Options, frame: Frame
+) -> None:
+    machinery: Machinery = spec.engine
+    start, stop = options.start_at_layer, options.stop_at_layer
+    if (start is None) != (options.residual is None):
+        raise OptionError(
+            "start_at_layer", "it goes with `residual`, and one of them is missing"
+        )
+    if stop is not None:
+        if not 0 <= stop <= spec.n_layers:
+            problem = f"layer {stop} of {spec.n_layers}"
+            raise OptionError("stop_at_layer", problem, (f"0..{spec.n_layers}",))
+        last = stop == spec.n_layers
+        point: Point = (machinery.blocks[stop - last], "out" if last else "in")
+        trace.stop = point
+    if start is not None and options.residual is not None:
+        if not 0 <= start < spec.n_layers:
+            problem = f"layer {start} of {spec.n_layers}"
+            raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
+        if not machinery.arch.main.block.can_skip:
+            raise OptionError(
+                "start_at_layer", f"the blocks of {spec.model_type} pass more than "
+                "the residual to each other, so none can be left out"
+            )
+        expected = (frame.batch, frame.n_pos, spec.d_model)
+        if tuple(options.residual.shape) != expected:
+            shape = tuple(options.residual.shape)
+            raise ShapeError("residual", shape, expected, ("batch", "pos", "d_model"))
+        trace.start = (machinery.blocks[start], options.residual)
+        trace.skipped = frozenset(machinery.blocks[:start])
+
+
+def _set_logits(
+    spec: ModelSpec, trace: Trace, options: Options, prepared: Prepared
+) -> None:
+    if options.logits_at is None:
+        return
+    machinery: Machinery = spec.engine
+    site = Site(part="ln_final_normalized", pos=options.logits_at)  # pyright: ignore[reportArgumentType] (the converter takes slices and tensors)
+    sizes = {"pos": prepared.main.n_pos}
+    axes = resolved(site, sizes, prepared.frames)
+    kept = tuple(attrs.evolve(axis, dropped=False) for axis in axes)
+    trace.logits_at = ((machinery.arch.unembed, "in"), kept)
+
+
+def _reached(
+    spec: ModelSpec, wanted: tuple[Site, ...], options: Options
+) -> tuple[Site, ...]:
+    """Of every site, those that a run from one layer to another passes."""
+    start, stop = options.start_at_layer or 0, options.stop_at_layer
+    if stop is None and not start:
+        return wanted
+    end = spec.n_layers if stop is None else stop
+    after = stop is None
+
+    def passed(site: Site) -> bool:
+        if site.stack:
+            return True
+        if site.layer is None:
+            return site.part in {"embed", "pos_embed"} or after
+        reaches = stop is not None and site.layer == stop and site.part == "resid_pre"
+        return start <= site.layer < end or reaches
+
+    return tuple(site for site in wanted if passed(site))
+
+
+def cache_of(
+    spec: ModelSpec, trace: Trace, *, offload: torch.device | str | None = None
+) -> ActivationCache:
+    """Make a cache of what a run captured."""
+    machinery: Machinery = spec.engine
+    frame = trace.frames[""]
+    whole = machinery.ordered(dict.fromkeys(site.whole for site in trace.captured))
+    by_whole: dict[Site, list[Site]] = {}
+    for site in trace.captured:
+        by_whole.setdefault(site.whole, []).append(site)
+    entries = {
+        site: trace.captured[site][0] for held in whole for site in by_whole[held]
+    }
+    cache = ActivationCache(
+        entries=entries,
+        starts=frame.starts,
+        stops=frame.stops,
+        gated=spec.is_gated,
+        receipts=trace.receipts(),
+    )
+    return cache if offload is None else cache.to(offload)

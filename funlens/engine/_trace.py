@@ -1,0 +1,227 @@
+"""A run under way: what the taps call."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funlens.adapters import (
+    Machinery,
+    Point,
+    Seen,
+    Tap,
+    head_results,
+    norm_scale,
+    with_scale,
+)
+from funlens.data import Noise, Receipt, Site
+from funlens.engine._edits import changed
+from funlens.engine._inputs import Frame
+from funlens.engine._plan import Act, Edit, Plan, named
+from funlens.engine._where import Axis, selected, written
+from funlens.errors import NeverActedError, NonFiniteError
+
+
+class Stop(BaseException):
+    """Ends a forward early, with the residual that was asked for."""
+
+    def __init__(self, residual: Tensor) -> None:
+        super().__init__()
+        self.residual = residual
+
+
+class Trace:
+    """The state of one run. Belongs to one call in one thread."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        machinery: Machinery,
+        frames: Mapping[str, Frame],
+        *,
+        measures: bool = False,
+        links: bool = False,
+        finite: bool = False,
+        forces_eager: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.machinery = machinery
+        self.frames = frames
+        self.measures = measures
+        self.links = links
+        self.finite = finite
+        self.forces_eager = forces_eager
+        self.offset = 0
+        self.start: tuple[str, Tensor] | None = None
+        self.skipped: frozenset[str] = frozenset()
+        self.stop: Point | None = None
+        self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
+        self.captured: dict[Site, list[Tensor]] = {}
+        self.versions: list[tuple[Site, Tensor, int]] = []
+        self.counts = [0] * len(plan.interventions)
+        self.shapes: list[tuple[int, ...]] = [()] * len(plan.interventions)
+        self.squares: list[Tensor | None] = [None] * len(plan.interventions)
+        self.finites: list[tuple[str, str, Tensor]] = []
+        self.stashes: dict[str, Tensor] = {}
+        self.generators: dict[int, torch.Generator] = {}
+
+    def wants(self, point: Point) -> bool:
+        """Tell whether the run looks at a point."""
+        return (
+            point in self.plan.acts
+            or point == self.stop
+            or (self.start is not None and point == (self.start[0], "in"))
+            or (self.logits_at is not None and point == self.logits_at[0])
+        )
+
+    def wants_inside(self, path: str) -> bool:
+        """Tell whether the run looks at the inner steps of a module."""
+        return path in self.plan.inside
+
+    def skips(self, path: str) -> bool:
+        """Tell whether a block is left out."""
+        return path in self.skipped
+
+    def act(self, point: Point, raw: Any, seen: Seen) -> Any:
+        """Do what the plan says at a point."""
+        if self.start is not None and point == (self.start[0], "in"):
+            raw = self.start[1]
+        for step in self.plan.acts.get(point, ()):
+            raw = self._step(step, raw, seen)
+        if self.logits_at is not None and point == self.logits_at[0]:
+            raw = selected(raw, self.logits_at[1], 0)
+        if point == self.stop:
+            raise Stop(_tensor_of(raw, 0))
+        return raw
+
+    def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
+        tensor = _tensor_of(raw, step.tap.index)
+        if step.rejoin is not None:
+            mid, out = (self.stashes.pop(name) for name in step.rejoin)
+            return _put(raw, step.tap.index, mid + out)
+        value = self._read(step.tap, tensor, seen)
+        new = value
+        for edit in step.edits:
+            new = self._edited(edit, new)
+        if new is not value or (self.links and step.keeps):
+            new = self._linked(new) if self.links and step.keeps else new
+            raw = _put(raw, step.tap.index, self._write(step.tap, tensor, (value, new), seen))
+        for keep in step.keeps:
+            part = selected(new, keep.where, self.offset)
+            if part is not None:
+                self._keep(keep.site, part, in_place=step.tap.in_place)
+        if step.stash:
+            self.stashes[step.stash] = new
+        return raw
+
+    def _linked(self, value: Tensor) -> Tensor:
+        """Make a value one that a gradient can be taken for."""
+        if value.requires_grad or not value.is_floating_point():
+            return value
+        return value.detach().requires_grad_()
+
+    def _keep(self, site: Site, part: Tensor, *, in_place: bool) -> None:
+        part = part.clone() if in_place else part
+        self.captured.setdefault(site, []).append(part)
+        if not torch.compiler.is_compiling() and not part.is_inference():
+            self.versions.append((site, part, part._version))  # noqa: SLF001 -- torch has no public name for it
+
+    def _edited(self, edit: Edit, value: Tensor) -> Tensor:
+        old = selected(value, edit.where, self.offset)
+        if old is None:
+            return value
+        record, index = edit.record, edit.index
+        where = named(index, record)
+        noise = self._generator(index, record)
+        new = changed(record, old, where=where, generator=noise)
+        self.counts[index] += 1
+        self.shapes[index] = tuple(old.shape)
+        if self.measures:
+            square = (new - old).detach().float().square().sum()
+            before = self.squares[index]
+            self.squares[index] = square if before is None else before + square
+        if self.finite:
+            self.finites.append((where, str(record.site), torch.isfinite(new).all()))
+        return written(value, new, edit.where, offset=self.offset)
+
+    def _generator(self, index: int, record: Any) -> torch.Generator | None:
+        if not isinstance(record, Noise):
+            return None
+        if index not in self.generators:
+            self.generators[index] = torch.Generator().manual_seed(record.seed)
+        return self.generators[index]
+
+    def _read(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
+        batch = self.frames[tap.site.stack].batch
+        if tap.side == "scale":
+            entered = tap.view.read(seen.entered, batch)
+            return norm_scale(seen.module, entered, centered=self.machinery.is_centered)
+        if tap.side == "heads":
+            return head_results(seen.module, tap.view.read(seen.entered, batch))
+        return tap.view.read(tensor, batch)
+
+    def _write(
+        self, tap: Tap, tensor: Tensor, values: tuple[Tensor, Tensor], seen: Seen
+    ) -> Tensor:
+        value, new = values
+        if tap.side == "scale":
+            folded = (part.reshape(*tensor.shape[:-1], 1) for part in values)
+            return with_scale(seen.module, tensor, *folded)
+        if tap.side == "heads":
+            moved = (new - value).sum(-2)
+            return torch.where(moved == 0, tensor, tensor + moved)
+        return tap.view.write(tensor, new)
+
+    def check_acted(self) -> None:
+        """Refuse a run in which something asked for did not happen.
+
+        Raises:
+            NeverActedError: An intervention or a capture never acted.
+            NonFiniteError: An edit made NaN or infinity, where that is looked for.
+        """
+        for index, record in enumerate(self.plan.interventions):
+            if not self.counts[index]:
+                raise NeverActedError(named(index, record), str(record.site))
+        for site in self.plan.captured:
+            if site not in self.captured:
+                raise NeverActedError("the capture", str(site))
+        for where, site, is_finite in self.finites:
+            if not bool(is_finite):
+                raise NonFiniteError(where, site)
+        moved = [site for site, part, then in self.versions if part._version != then]  # noqa: SLF001 -- torch has no public name for it
+        if moved:  # a family that changes a tensor in place must say so in its table
+            raise AssertionError(f"changed in place after capture: {moved}")
+
+    def receipts(self) -> tuple[Receipt, ...]:
+        """Say what each intervention did."""
+        return tuple(
+            Receipt(
+                intervention=f"{type(record).__name__}({record.site})",
+                count=self.counts[index],
+                shape=self.shapes[index],
+                change=_root(self.squares[index]),
+            )
+            for index, record in enumerate(self.plan.interventions)
+        )
+
+
+def _root(square: Tensor | None) -> Tensor:
+    return torch.zeros(()) if square is None else square.sqrt()
+
+
+def _tensor_of(raw: Any, index: int) -> Tensor:
+    if isinstance(raw, Tensor):
+        return raw
+    if hasattr(raw, "logits"):
+        return raw.logits
+    return raw[index]
+
+
+def _put(raw: Any, index: int, new: Tensor) -> Any:
+    """Put a tensor where another came from, without touching what it came in."""
+    if isinstance(raw, Tensor):
+        return new
+    if hasattr(raw, "logits"):
+        return type(raw)(**{**raw, "logits": new})
+    return type(raw)([*raw[:index], new, *raw[index + 1 :]])

@@ -1,0 +1,152 @@
+"""Where on a site an edit acts: reading a selection and writing it back."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import attrs
+import torch
+from torch import Tensor
+
+from funlens.data import (
+    POSITION_WORDS,
+    Generated,
+    Site,
+    axis_of,
+    columns,
+    drops_axis,
+    take,
+)
+from funlens.engine._inputs import Frame
+
+Columns: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...]
+
+
+@attrs.frozen(kw_only=True)
+class Axis:
+    """What is selected on one axis.
+
+    Attributes:
+        at: Which axis.
+        found: Indices, or indices for each row.
+        dropped: Whether the axis is left out of the value.
+        moves: Whether the axis is a window that moves while generating.
+        since: For generated positions: the first column of them.
+    """
+
+    at: int
+    found: Columns = ()
+    dropped: bool = False
+    moves: bool = False
+    since: int | None = None
+
+    def inside(self, size: int, offset: int) -> Columns:
+        """Give the indices within a window of the axis; empty if none is."""
+        start = offset if self.moves else 0
+        if self.since is not None:
+            return tuple(range(max(self.since - start, 0), size))
+        if start == 0 and not self.moves:
+            return self.found
+        return _shifted(self.found, start, size)
+
+
+def _shifted(found: Columns, start: int, size: int) -> Columns:
+    rows = [row if isinstance(row, tuple) else (row,) for row in found]
+    moved = [tuple(c - start for c in row if 0 <= c - start < size) for row in rows]
+    if not all(moved):
+        return ()
+    if found and isinstance(found[0], tuple):
+        return tuple(moved)
+    return tuple(row[0] for row in moved)
+
+
+def resolved(
+    site: Site, sizes: Mapping[str, int], frames: Mapping[str, Frame]
+) -> tuple[Axis, ...]:
+    """Turn a site's selection into indices, for the positions of one run.
+
+    Args:
+        site: The site.
+        sizes: Length of every axis.
+        frames: Positions of each stack.
+
+    Raises:
+        SelectionError: An index is out of range.
+    """
+    found: list[Axis] = []
+    for word, chosen in site.selections:
+        at = axis_of(site.part, word)
+        axis = site.axes[at]
+        frame = frames["encoder" if axis == "source" else site.stack]
+        moves = axis in {"pos", "query"}
+        if isinstance(chosen, Generated):
+            found.append(Axis(at=at, moves=moves, since=frame.n_pos))
+            continue
+        padded = word in POSITION_WORDS
+        indices = columns(
+            chosen,
+            sizes[axis],
+            site=str(site),
+            starts=frame.starts if padded else None,
+            stops=frame.stops if padded else None,
+        )
+        dropped = drops_axis(chosen)
+        found.append(Axis(at=at, found=indices, dropped=dropped, moves=moves))
+    return tuple(found)
+
+
+def selected(value: Tensor, where: tuple[Axis, ...], offset: int) -> Tensor | None:
+    """Cut a selection out of a site's value; None where the window misses it."""
+    for axis in where:
+        found = axis.inside(value.shape[axis.at], offset)
+        if not found:
+            return None
+        value = take(value, axis.at, found)
+    for axis in reversed(where):
+        if axis.dropped:
+            value = value.squeeze(axis.at)
+    return value
+
+
+def written(
+    value: Tensor, new: Tensor, where: tuple[Axis, ...], *, offset: int
+) -> Tensor:
+    """Give the site's value with another one at the selection, out of place."""
+    if not where:
+        return new
+    for axis in where:
+        if axis.dropped:
+            new = new.unsqueeze(axis.at)
+    mask: Tensor | None = None
+    for axis in where:
+        found = axis.inside(value.shape[axis.at], offset)
+        here, back = _inverse(value, axis.at, found)
+        new = take_back(new, axis.at, back)
+        mask = here if mask is None else mask & here
+    if mask is None:
+        return new
+    return torch.where(mask, new, value)
+
+
+def _inverse(value: Tensor, at: int, found: Columns) -> tuple[Tensor, Tensor]:
+    """Say which places are selected, and which of the selected each place is."""
+    index = torch.tensor(found, device=value.device)
+    size = value.shape[at]
+    rows = index if index.ndim == 2 else index[None]  # noqa: PLR2004 -- one selection for each row
+    places = torch.arange(size, device=value.device)
+    hits = rows[:, :, None] == places
+    shape = [1] * value.ndim
+    shape[0], shape[at] = rows.shape[0], size
+    here = hits.any(1).view(shape)
+    back = hits.int().argmax(1)
+    return here, back if index.ndim == 2 else back[0]  # noqa: PLR2004 -- one selection for each row
+
+
+def take_back(new: Tensor, at: int, back: Tensor) -> Tensor:
+    """Spread selected values over the whole axis."""
+    if back.ndim == 1:
+        return new.index_select(at, back)
+    shape = [1] * new.ndim
+    shape[0], shape[at] = back.shape
+    wanted = list(new.shape)
+    wanted[at] = back.shape[1]
+    return torch.gather(new, at, back.view(shape).expand(wanted))

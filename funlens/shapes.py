@@ -1,0 +1,18 @@
+"""Axis words and the tensor aliases made of them.
+
+`batch` examples · `pos` token position · `query`, `key` positions of attention ·
+`head` query heads · `kv_head` key and value heads · `d_model` residual width ·
+`d_head` · `d_mlp` · `vocab` · `layer` blocks · `expert` · `choice` chosen experts ·
+`one` an axis of size one.
+"""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+__all__ = ["Logits", "Mask", "Pattern", "Residual", "Tokens"]
+
+Tokens = Int[Tensor, "batch pos"]
+Mask = Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"]
+Residual = Float[Tensor, "batch pos d_model"]
+Pattern = Float[Tensor, "batch head query key"]
+Logits = Float[Tensor, "batch pos vocab"]
