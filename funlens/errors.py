@@ -12,7 +12,8 @@ FunlensError
 ├── InterventionError (ValueError)
 │   ├── ShapeError
 │   ├── DtypeError
-│   └── ConflictError
+│   ├── ConflictError
+│   └── NotSerializableError
 ├── InputError (ValueError)
 │   └── OptionError (also TypeError)
 ├── RunError (RuntimeError)
@@ -43,6 +44,7 @@ __all__ = [
     "LoadError",
     "NeverActedError",
     "NonFiniteError",
+    "NotSerializableError",
     "OptionError",
     "ReadOnlySiteError",
     "RunError",
@@ -102,7 +104,10 @@ class UnsupportedConfigError(SpecError):
 
     def __str__(self) -> str:
         """Say what does not fit."""
-        return f"this {self.model_type} model cannot be used: {self.problem}. {self.advice}"
+        return (
+            f"this {self.model_type} model cannot be used: {self.problem}. "
+            f"{self.advice}"
+        )
 
 
 class SiteError(FunlensError, LookupError):
@@ -228,6 +233,22 @@ class ConflictError(InterventionError):
         return (
             f"{self.first} and {self.second} both set {self.site}. "
             "Expected one that decides the value. Remove one, or select apart."
+        )
+
+
+@attrs.frozen
+class NotSerializableError(InterventionError):
+    """A record holds code, which is neither written to a file nor hashed."""
+
+    where: str
+    holds: str
+
+    def __str__(self) -> str:
+        """Say what it holds and what to do."""
+        return (
+            f"{self.where} holds a {self.holds}, which has no content to write or "
+            "hash. Expected a record of tensors and numbers. "
+            "Leave it out, or use a kind such as `Set`, `Add` or `Project`."
         )
 
 

@@ -1,5 +1,6 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
+from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
     Attention,
@@ -31,6 +32,7 @@ from funlens.adapters._views import (
     head_results,
     input_by_output,
     norm_scale,
+    unless_same,
     with_scale,
 )
 
@@ -54,6 +56,7 @@ __all__ = [
     "Tap",
     "find",
     "from_module",
+    "generation_options",
     "head_results",
     "input_by_output",
     "load",
@@ -70,5 +73,7 @@ __all__ = [
     "token_position",
     "tokenize_and_concatenate",
     "tokens_to_directions",
+    "unless_same",
+    "versions",
     "with_scale",
 ]

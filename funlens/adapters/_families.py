@@ -54,7 +54,10 @@ _MIXTURE: Final = Experts(path="mlp", router="mlp.gate", experts="mlp.experts")
 _LLAMAS: Final = (
     _LLAMA,
     _like_llama(
-        "mixtral", "qwen2_moe", "qwen3_moe", block=evolve(_PRE_NORM, mlp=(_MIXTURE, _GATED))
+        "mixtral",
+        "qwen2_moe",
+        "qwen3_moe",
+        block=evolve(_PRE_NORM, mlp=(_MIXTURE, _GATED)),
     ),
     _like_llama(
         "gpt_oss",
@@ -102,9 +105,7 @@ _LLAMAS: Final = (
             mlp=(Mlp(path="mlp", gate_up="mlp.gate_up_proj", down="mlp.down_proj"),),
         ),
     ),
-    _like_llama(
-        "cohere", block=evolve(_PRE_NORM, ln2="", parallel=True), norm="layer"
-    ),
+    _like_llama("cohere", block=evolve(_PRE_NORM, ln2="", parallel=True), norm="layer"),
     _like_llama(
         "starcoder2",
         block=evolve(
@@ -332,16 +333,25 @@ _FALCON: Final = Architecture(
 _FALCON_PARALLEL: Final = evolve(
     _FALCON,
     when={"new_decoder_architecture": False},
-    main=evolve(
-        _FALCON.main, block=evolve(_FALCON.main.block, ln2="", parallel=True)
-    ),
+    main=evolve(_FALCON.main, block=evolve(_FALCON.main.block, ln2="", parallel=True)),
 )
 _FALCON_NEW: Final = evolve(
     _FALCON_PARALLEL,
     when={},
     main=evolve(
         _FALCON_PARALLEL.main,
-        block=evolve(_FALCON_PARALLEL.main.block, ln1="ln_attn", ln2="ln_mlp"),
+        block=evolve(
+            _FALCON_PARALLEL.main.block,
+            ln1="ln_attn",
+            attention=Attention(
+                path="self_attention",
+                fused=Fused(path="self_attention.query_key_value", by_group=True),
+                o="self_attention.dense",
+                has_interface=False,
+                repeats_keys=True,
+            ),
+            ln2="ln_mlp",
+        ),
     ),
 )
 

@@ -45,6 +45,7 @@ class Attention:
             are built eager when scores or pattern are wanted.
         sink: Whether rows of the pattern sum to less than one.
         changed_in_place: Whether the family clamps its projections in place.
+        repeats_keys: Whether keys are repeated for each query head before rotation.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Attention:
     has_interface: bool = True
     sink: bool = False
     changed_in_place: bool = False
+    repeats_keys: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +83,11 @@ class Mlp:
     down: str
     added: str = ""
     changed_in_place: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The modules that must be there for the table to be about this layer."""
+        return tuple(path for path in (self.up, self.gate, self.down) if path)
 
 
 @attrs.frozen(kw_only=True)
@@ -189,10 +196,10 @@ class Architecture:
     """
 
     model_types: tuple[str, ...]
-    when: Mapping[str, object] = attrs.field(factory=dict)
+    when: Mapping[str, object] = attrs.field(factory=dict[str, object])
     main: Stack
     encoder: Stack | None = None
     unembed: str = "lm_head"
     norm: NormKind = "rms"
     is_causal: bool = True
-    sizes: Mapping[str, str] = attrs.field(factory=dict)
+    sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])

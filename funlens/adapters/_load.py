@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 import torch
@@ -181,13 +181,14 @@ def load(
     if not load_weights:
         idle = {"device_map": device_map, "quantization_config": quantization_config}
         _refuse_without_weights(from_pretrained_options, idle)
+    _check_device_map(device_map, device)
     request = _request(
         os.fspath(name),
         revision,
         from_pretrained_options,
         dtype=dtype,
         device=None if device_map is not None else _device(device),
-        device_map=_device_map(device_map, device, quantization_config),
+        device_map=device_map,
         quantization=quantization_config,
         attention=attn_implementation,
         trusts_code=trust_remote_code,
@@ -221,7 +222,9 @@ def _request(
             raise OptionError(option, f"it cannot be used here: {reason}")
     source = _source(name)
     if revision is not None and Path(source).is_dir():
-        raise OptionError(option="revision", problem="a folder has no revisions, so it has no effect")
+        raise OptionError(
+            option="revision", problem="a folder has no revisions, so it has no effect"
+        )
     if name.startswith(_BUILTIN) and known["dtype"] is None:
         known["dtype"] = torch.float32  # the file holds float16, to be small
     hub = {word: options[word] for word in options if word in _HUB_OPTIONS}
@@ -270,26 +273,22 @@ def _device(asked: torch.device | str | None) -> torch.device:
         device = torch.device(asked)
     except RuntimeError as error:
         problem = f"{asked!r} is no device"
-        raise OptionError(option="device", problem=problem, near=("cpu", "cuda", "cuda:1")) from error
+        raise OptionError(
+            option="device", problem=problem, near=("cpu", "cuda", "cuda:1")
+        ) from error
     if device.type == "mps" and not allows_mps:
         problem = f"MPS gives wrong numbers in places; set {MPS_VARIABLE}=1 to allow it"
         raise OptionError(option="device", problem=problem, near=("cpu", "cuda"))
     return device
 
 
-def _device_map(
-    asked: Any, device: torch.device | str | None, quantization: Any
-) -> Any:
-    """Give HuggingFace's map: quantized weights cannot be moved afterwards."""
+def _check_device_map(asked: Any, device: torch.device | str | None) -> None:
     if asked is not None and device is not None:
-        raise OptionError(option="device", problem="`device_map` says where already; give one of them")
-    is_map = isinstance(asked, dict)
-    targets = [str(target) for target in asked.values()] if is_map else [str(asked)]
-    if any(target.partition(":")[0] == "mps" for target in targets):
+        problem = "`device_map` says where already; give one of them"
+        raise OptionError(option="device", problem=problem)
+    targets: list[Any] = list(getattr(asked, "values", lambda: [asked])())
+    if any(str(target).partition(":")[0] == "mps" for target in targets):
         _device("mps")
-    if asked is None and quantization is not None and device is not None:
-        return {"": _device(device)}
-    return asked
 
 
 def _refuse_without_weights(
@@ -319,18 +318,14 @@ def _config(request: _Request) -> Any:
             "Give a folder or repository made by `save_pretrained`",
         )
     if model_type not in CONFIG_MAPPING and "auto_map" not in raw:
-        raise UnsupportedArchitectureError(
-            model_type, nearest(model_type, CONFIG_MAPPING)
-        )
-    config = _called(
-        request, partial(AutoConfig.from_pretrained, request.source, **request.code)
-    )
+        near = nearest(model_type, CONFIG_MAPPING)
+        raise UnsupportedArchitectureError(model_type, near)
+    auto: Any = AutoConfig
+    read = partial(auto.from_pretrained, request.source, **request.code)
+    config: Any = _called(request, read)
     fields = {w: v for w, v in request.options.items() if w not in _MODEL_OPTIONS}
     _refuse_unknown(fields, config)
-    with _translated(request):
-        for field, value in fields.items():
-            setattr(config, field, value)
-    return config
+    return _called(request, partial(read, **fields)) if fields else config
 
 
 def _refuse_unknown(fields: Mapping[str, Any], config: Any) -> None:
@@ -338,7 +333,10 @@ def _refuse_unknown(fields: Mapping[str, Any], config: Any) -> None:
     for field in fields:
         if field.startswith("_") or field not in own:
             every = (*_OWN_OPTIONS, *_HUB_OPTIONS, *_MODEL_OPTIONS, *sorted(own))
-            problem = f"unknown to `load`, to `from_pretrained` and to this {config.model_type} config"
+            problem = (
+                "unknown to `load`, to `from_pretrained` and to this "
+                f"{config.model_type} config"
+            )
             raise OptionError(field, problem, nearest(field, every))
 
 
@@ -352,7 +350,9 @@ def _widened(config: Any, n_ctx: int | None, request: _Request) -> int | None:
     if n_ctx is None:
         return trained
     if n_ctx < 1:
-        raise OptionError(option="n_ctx", problem=f"{n_ctx} tokens; expected at least 1")
+        raise OptionError(
+            option="n_ctx", problem=f"{n_ctx} tokens; expected at least 1"
+        )
     if field and trained is not None and n_ctx > trained:
         before = _parameter_shapes(config, request)
         setattr(text, field, n_ctx)
@@ -452,7 +452,7 @@ def _loaded(config: Any, request: _Request) -> nn.Module:
     }
     given = {
         "attn_implementation": request.attention,
-        "device_map": request.device_map,
+        "device_map": _placement(config, request),
         "quantization_config": request.quantization,
         "trust_remote_code": request.trusts_code or None,
     }
@@ -462,7 +462,16 @@ def _loaded(config: Any, request: _Request) -> nn.Module:
             request, partial(chosen.from_pretrained, request.source, **words)
         )
     _refuse_missing(info, request)
-    return _moved(model.eval(), request)
+    return model.eval() if "device_map" in words else _moved(model.eval(), request)
+
+
+def _placement(config: Any, request: _Request) -> Any:
+    """Give HuggingFace's map: quantized weights cannot be moved afterwards."""
+    own = getattr(config, "quantization_config", None)
+    is_quantized = request.quantization is not None or own is not None
+    if request.device_map is None and is_quantized:
+        return {"": request.device}
+    return request.device_map
 
 
 def _refuse_missing(info: Mapping[str, Any], request: _Request) -> None:
@@ -478,12 +487,7 @@ def _refuse_missing(info: Mapping[str, Any], request: _Request) -> None:
 
 
 def _moved(model: nn.Module, request: _Request) -> nn.Module:
-    """Put the module on its device, unless HuggingFace has placed it."""
-    is_placed = getattr(model, "hf_device_map", None) or getattr(
-        model, "is_quantized", False
-    )
-    if request.device is None or request.device_map is not None or is_placed:
-        return model
+    """Put the module on its device."""
     with _translated(request):
         return model.to(request.device)
 
@@ -492,25 +496,27 @@ def _tokenizer(asked: Any, request: _Request) -> Any:
     """Load the tokenizer, if the repository has one."""
     from transformers import AutoTokenizer
 
-    if asked is not None and not isinstance(asked, str | os.PathLike):
+    if asked is not None and not isinstance(asked, str | Path):
         return asked
     if asked is None and not _has_tokenizer(request):
         return None
     words = (
         request.code if asked is None else {"trust_remote_code": request.trusts_code}
     )
-    source = request.source if asked is None else os.fspath(asked)
-    return _called(request, partial(AutoTokenizer.from_pretrained, source, **words))
+    source = request.source if asked is None else str(asked)
+    auto: Any = AutoTokenizer
+    return _called(request, partial(auto.from_pretrained, source, **words))
 
 
 def _has_tokenizer(request: _Request) -> bool:
-    from transformers.utils.hub import cached_file
+    from transformers.utils import hub
 
+    find = cast("Callable[..., str | None]", hub.cached_file)
     return any(
         _called(
             request,
             partial(
-                cached_file,
+                find,
                 request.source,
                 file,
                 _raise_exceptions_for_missing_entries=False,

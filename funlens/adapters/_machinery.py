@@ -37,13 +37,15 @@ class Machinery:
     config: Any
     sizes: Sizes
     taps: Mapping[Site, Tap]
-    shapes: Mapping[Site, SiteInfo] = attrs.field(factory=dict)
+    shapes: Mapping[Site, SiteInfo] = attrs.field(factory=dict[Site, SiteInfo])
     blocks: tuple[str, ...]
     has_interface: bool
     attention: str
     _lock: Any = attrs.field(factory=threading.RLock)
-    _made: dict[bool, nn.Module] = attrs.field(factory=dict)
-    _spare: dict[bool, list[nn.Module]] = attrs.field(factory=dict)
+    _made: dict[bool, nn.Module] = attrs.field(factory=dict[bool, nn.Module])
+    _spare: dict[bool, list[nn.Module]] = attrs.field(
+        factory=dict[bool, list[nn.Module]]
+    )
 
     @property
     def is_centered(self) -> bool:
@@ -73,6 +75,11 @@ class Machinery:
     def ordered(self, sites: Iterable[Site]) -> list[Site]:
         """Sort whole sites by the order of the forward pass."""
         return sorted(sites, key=self._order.__getitem__)
+
+    def changes_values(self, layer: int, stack: str) -> bool:
+        """Tell whether values change between their projection and the mixing."""
+        tap = self.taps[Site(part="v", layer=layer, stack=stack)]
+        return tap.in_place
 
     def tapped(self, *, eager: bool) -> nn.Module:
         """Give the structure with taps.

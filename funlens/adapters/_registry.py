@@ -132,7 +132,9 @@ def _unwrapped(module: nn.Module) -> Any:
         )
     base = getattr(module, "get_base_model", None)
     inner: Any = base() if callable(base) and hasattr(module, "peft_config") else module
-    if getattr(inner, "config", None) is None or not hasattr(inner.config, "model_type"):
+    if getattr(inner, "config", None) is None or not hasattr(
+        inner.config, "model_type"
+    ):
         raise InputError(
             f"{type(module).__name__} is no HuggingFace model: it has no config",
             "a `transformers.PreTrainedModel`",

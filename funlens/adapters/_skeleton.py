@@ -5,6 +5,7 @@ threads that run at once do not meet. The owner's module is never touched.
 """
 
 import copy
+import functools
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,8 @@ from funlens.adapters._taps import Side, Tap, find
 ATTENTION: Final = "funlens"
 Point = tuple[str, Side]
 
+_IDS: Final = ("decoder_input_ids", "input_ids", "inputs_embeds")
+
 
 @runtime_checkable
 class Active(Protocol):
@@ -37,6 +40,10 @@ class Active(Protocol):
 
     def act(self, point: Point, raw: Any, seen: "Seen") -> Any:
         """Look at a tensor, and give it or another back."""
+        ...
+
+    def begins(self, n_pos: int) -> None:
+        """Learn how many positions a forward of the whole model is given."""
         ...
 
     def skips(self, path: str) -> bool:
@@ -62,7 +69,9 @@ class Seen:
 ACTIVE: Final[ContextVar[Active | None]] = ContextVar("funlens", default=None)
 
 
-def bare_copy(module: nn.Module, replaced: dict[int, Tensor] | None = None) -> nn.Module:
+def bare_copy(
+    module: nn.Module, replaced: dict[int, Tensor] | None = None
+) -> nn.Module:
     """Copy a module's structure and share its tensors.
 
     Args:
@@ -103,6 +112,7 @@ def tapped_copy(
         if at is None:  # the taps were made from this module's own tree
             raise AssertionError(path)
         _place(at, path, wanted, interface=attention == ATTENTION)
+    _announce(skeleton)
     for path, extras in blocks.items():
         _make_skippable(find(skeleton, path) or skeleton, path, extras=extras)
     return skeleton
@@ -110,11 +120,11 @@ def tapped_copy(
 
 def _set_attention(skeleton: nn.Module, attention: str) -> None:
     for part in skeleton.modules():
-        config = getattr(part, "config", None)
+        config: Any = getattr(part, "config", None)
         if hasattr(config, "_attn_implementation"):
             part.__dict__.setdefault("funlens_base", config._attn_implementation)  # noqa: SLF001 -- HuggingFace's only name for it
     for part in skeleton.modules():
-        config = getattr(part, "config", None)
+        config: Any = getattr(part, "config", None)
         if hasattr(config, "_attn_implementation"):
             config._attn_implementation = attention  # noqa: SLF001 -- HuggingFace's only name for it
 
@@ -124,7 +134,7 @@ def _place(at: nn.Module, path: str, sides: set[Side], *, interface: bool) -> No
     if "in" in sides:
         at.register_forward_pre_hook(_entering((path, "in")), with_kwargs=True)
     leaving: tuple[Side, ...] = ("scale", "heads", "out")
-    points = [(path, side) for side in leaving if side in sides]
+    points: list[Point] = [(path, side) for side in leaving if side in sides]
     if points:
         at.register_forward_hook(_leaving(points), with_kwargs=True)
     inside = sides & {"scores", "pattern", "rot_q", "rot_k", "linear"}
@@ -176,6 +186,22 @@ def _watch_inside(at: nn.Module, path: str) -> None:
             return forward(*args, **kwargs)
 
     at.forward = watched
+
+
+def _announce(skeleton: nn.Module) -> None:
+    """Tell the run when a forward of the whole model begins."""
+    forward = skeleton.forward
+
+    @functools.wraps(forward)
+    def announced(*args: Any, **kwargs: Any) -> Any:
+        active = ACTIVE.get()
+        if active is not None:
+            every = (*(kwargs.get(name) for name in _IDS), *args)
+            given = next((part for part in every if isinstance(part, Tensor)), None)
+            active.begins(0 if given is None else given.shape[1])
+        return forward(*args, **kwargs)
+
+    skeleton.forward = announced
 
 
 def _make_skippable(block: nn.Module, path: str, *, extras: int) -> None:
@@ -244,7 +270,7 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attend for every family: SDPA, or eager where the run looks inside."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers import modeling_utils
 
     active = ACTIVE.get()
     path = module.__dict__.get("funlens_path", "")
@@ -256,8 +282,8 @@ def attend(
         query, key = _rotated(active, path, module, query, key)
         base = "eager" if watched or active.forces_eager else base
     if base != "eager":
-        hand_over: Any = ALL_ATTENTION_FUNCTIONS[base]
-        return hand_over(module, query, key, value, attention_mask, **kwargs)
+        functions: Any = modeling_utils.ALL_ATTENTION_FUNCTIONS
+        return functions[base](module, query, key, value, attention_mask, **kwargs)
     eager: Any = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
     mask = _additive(module, attention_mask, query, key)
     if active is None or not watched:
@@ -297,8 +323,8 @@ def _additive(
 
 def register_attention() -> None:
     """Make the name `funlens` known to transformers; twice is once."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
+    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
     AttentionInterface.register(ATTENTION, attend)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    masks: Any = masking_utils
+    AttentionMaskInterface.register(ATTENTION, masks.sdpa_mask)

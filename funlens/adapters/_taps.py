@@ -94,7 +94,7 @@ def find(module: nn.Module, path: str) -> nn.Module | None:
     for name in path.split("."):
         if not isinstance(found, nn.Module):
             return None
-        found = found._modules.get(name)  # noqa: SLF001 -- getattr also finds what is no module
+        found = dict(found.named_children()).get(name)
     return found if isinstance(found, nn.Module) else None
 
 
@@ -139,7 +139,9 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
         UnsupportedConfigError: A path of the table is not in the module.
     """
     arch = binder.arch
-    taps = [] if arch.encoder is None else [*_stack_taps(binder, arch.encoder, "encoder")]
+    taps = (
+        [] if arch.encoder is None else [*_stack_taps(binder, arch.encoder, "encoder")]
+    )
     taps += _stack_taps(binder, arch.main, "")
     taps.append(Tap(site=Site(part="logits"), path="", side="out"))
     return tuple(taps)
@@ -233,7 +235,9 @@ class _Layer:
         yield from self.projections(words)
         if words.has_rotary:
             yield self.tap("rot_q", words.path, "rot_q", view=Swapped())
-            yield self.tap("rot_k", words.path, "rot_k", view=Swapped(), all_keys=True)
+            repeats = sizes.n_heads // sizes.n_kv_heads if words.repeats_keys else 1
+            view = Swapped(repeats)
+            yield self.tap("rot_k", words.path, "rot_k", view=view, all_keys=True)
         view = BeforeSink() if words.sink else WHOLE
         yield self.tap("attn_scores", words.path, "scores", view=view)
         yield self.tap("pattern", words.path, "pattern", view=view)
@@ -300,10 +304,10 @@ class _Layer:
             if isinstance(words, Experts) and self.has(words.router):
                 yield from self.experts(words)
                 return
-            if isinstance(words, Mlp) and self.has(words.down):
-                if all(self.has(at) for at in (words.up, words.gate) if at):
-                    yield from self.dense(words)
-                    return
+            paths = () if isinstance(words, Experts) else words.paths
+            if isinstance(words, Mlp) and all(self.has(path) for path in paths):
+                yield from self.dense(words)
+                return
 
     def experts(self, words: Experts) -> Iterator[Tap]:
         """A mixture of experts."""

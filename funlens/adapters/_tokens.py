@@ -6,7 +6,7 @@ The tokenizer belongs to its owner: nothing is set on it. Rows are padded here.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import dropwhile, islice
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,7 +59,11 @@ def to_tokens(
     """
     texts = (text,) if isinstance(text, str) else tuple(text)
     if not texts:
-        raise InputError(problem="no text was given", expected="one string or more", advice="Pass some text")
+        raise InputError(
+            problem="no text was given",
+            expected="one string or more",
+            advice="Pass some text",
+        )
     policy = spec.bos if bos is None else bos
     limit = spec.n_ctx if truncate else None
     rows = [_ids(spec, one, policy)[:limit] for one in texts]
@@ -86,7 +90,7 @@ def to_strings(spec: ModelSpec, tokens: Int[Tensor, "batch pos"]) -> tuple[str, 
     Raises:
         TokenizerError: There is no tokenizer.
     """
-    return tuple(to_string(spec, row) for row in tokens.tolist())
+    return tuple(to_string(spec, row) for row in tokens)
 
 
 def to_str_tokens(
@@ -125,7 +129,7 @@ def to_single_token(spec: ModelSpec, text: str) -> int:
         pieces = [to_string(spec, [one]) for one in ids]
         raise TokenizerError(
             problem=f"{text!r} is {len(ids)} tokens: {pieces}",
-            "Expected one; many words are one token only with a leading space",
+            advice="Expected one; many words are one token only with a leading space",
         )
     return ids[0]
 
@@ -164,8 +168,8 @@ def token_position(
     places = [at for at, one in enumerate(row) if one == wanted]
     if not places:
         raise TokenizerError(
-            problem=f"token {token!r} (id {wanted}) is not among these {len(row)} tokens",
-            "Look at them with `funlens.to_str_tokens(spec, tokens)`",
+            problem=f"{token!r} (id {wanted}) is not among these {len(row)} tokens",
+            advice="Look at them with `funlens.to_str_tokens(spec, tokens)`",
         )
     return places[0] if which == "first" else places[-1]
 
@@ -193,8 +197,8 @@ def tokens_to_directions(
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < weight.shape[0]:
         raise InputError(
             problem=f"token ids reach from {int(ids.min())} to {int(ids.max())}",
-            f"ids in 0..{weight.shape[0] - 1}",
-            "Make them with this model's tokenizer",
+            expected=f"ids in 0..{weight.shape[0] - 1}",
+            advice="Make them with this model's tokenizer",
         )
     return weight[ids]
 
@@ -240,8 +244,8 @@ def tokenize_and_concatenate(
     if not rows:
         raise InputError(
             problem=f"the corpus does not fill one row of {length + len(front)} tokens",
-            "a corpus longer than `n_ctx`",
-            "Pass more text or a smaller `n_ctx`",
+            expected="a corpus longer than `n_ctx`",
+            advice="Pass more text or a smaller `n_ctx`",
         )
     return torch.stack(rows)
 
@@ -271,7 +275,7 @@ def apply_chat_template(
     if not getattr(tokenizer, "chat_template", None):
         raise TokenizerError(
             problem=f"the tokenizer of {spec.name} has no chat template",
-            "Use an instruction-tuned model, or write the prompt as plain text",
+            advice="Use an instruction-tuned model, or write the prompt as plain text",
         )
     written: str = tokenizer.apply_chat_template(
         [dict(message) for message in messages],
@@ -323,7 +327,7 @@ def tokenizer_of(spec: ModelSpec) -> Any:
     if spec.tokenizer is None:
         raise TokenizerError(
             problem=f"{spec.name} has no tokenizer, so text cannot be used",
-            "Pass token ids, or give `load` or `from_module` a tokenizer",
+            advice="Pass token ids, or give `load` or `from_module` a tokenizer",
         )
     return spec.tokenizer
 
@@ -360,9 +364,9 @@ def _padded(
     pad = _pad_id(tokenizer_of(spec))
     if pad is None:
         raise TokenizerError(
-            problem="the tokenizer has neither a pad token nor an end-of-sequence token, and "
-            "the texts differ in length",
-            "Pass texts of one length, or pad the ids yourself",
+            problem="the texts differ in length, and the tokenizer has neither a pad "
+            "token nor an end-of-sequence token",
+            advice="Pass texts of one length, or pad the ids yourself",
         )
     fills = [[pad] * (width - len(row)) for row in rows]
     pairs = zip(rows, fills, strict=True)
@@ -384,7 +388,7 @@ def _ids(spec: ModelSpec, text: str, policy: BosPolicy) -> list[int]:
     if bos is None:
         raise TokenizerError(
             problem="the tokenizer has no beginning-of-sequence token",
-            'Use `bos="tokenizer"` or `bos="never"`',
+            advice='Use `bos="tokenizer"` or `bos="never"`',
         )
     return [bos, *rest]
 
@@ -406,7 +410,8 @@ def _front(spec: ModelSpec, policy: BosPolicy) -> list[int]:
 def _row_length(spec: ModelSpec, n_ctx: int | None, front: int) -> int:
     wanted = spec.n_ctx if n_ctx is None else n_ctx
     if wanted is None:
-        raise OptionError(option="n_ctx", problem="this model has no longest input; give a length")
+        problem = "this model has no longest input; give a length"
+        raise OptionError(option="n_ctx", problem=problem)
     if wanted <= front:
         problem = f"{wanted} tokens leave no room for text"
         raise OptionError(option="n_ctx", problem=problem)
@@ -430,8 +435,8 @@ def _texts(texts: Corpus, column: str) -> Iterator[str]:
     if isinstance(texts, str):
         raise InputError(
             problem="a single string was given as a corpus",
-            "several strings, a dataset, or a `pathlib.Path`",
-            "Wrap it: `[text]` for text, `Path(text)` for a file",
+            expected="several strings, a dataset, or a `pathlib.Path`",
+            advice="Wrap it: `[text]` for text, `Path(text)` for a file",
         )
     if isinstance(texts, Path):
         yield texts.read_text(encoding="utf-8")
@@ -442,12 +447,15 @@ def _texts(texts: Corpus, column: str) -> Iterator[str]:
 
 def _field(row: Mapping[str, Any], column: str) -> str:
     if column not in row:
-        raise OptionError(option="column", problem=f"the dataset has no {column!r}", near=tuple(row))
+        problem = f"the dataset has no {column!r}"
+        raise OptionError(option="column", problem=problem, near=tuple(row))
     return str(row[column])
 
 
 def _listed(tokens: Tensor | Sequence[int]) -> list[int]:
-    return tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
+    if isinstance(tokens, Tensor):
+        return cast("list[int]", tokens.tolist())
+    return list(tokens)
 
 
 def _as_ids(spec: ModelSpec, tokens: str | int | Tensor) -> Tensor:

@@ -13,13 +13,24 @@ from torch import Tensor, nn
 from funlens.errors import UnsupportedConfigError
 
 
+def _split(tensor: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
+    """Unfold one axis; torch leaves the method untyped."""
+    split: Tensor = torch.unflatten(tensor, axis, sizes)
+    return split
+
+
+def unless_same(same: Tensor, raw: Tensor, new: Tensor) -> Tensor:
+    """Give the bits of `raw` where nothing changed, with the derivative of `new`."""
+    return torch.where(same, raw.detach() + (new - new.detach()), new)
+
+
 @attrs.frozen
 class Whole:
     """The tensor itself; rows are unfolded where a family runs them flat."""
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Unfold `[batch * pos, width]`."""
-        return raw.unflatten(0, (batch, -1)) if raw.ndim == 2 else raw  # noqa: PLR2004 -- rows and width
+        return _split(raw, 0, (batch, -1)) if raw.ndim == 2 else raw  # noqa: PLR2004 -- rows and width
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Fold back."""
@@ -34,7 +45,7 @@ class Heads:
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Split the last axis."""
-        return Whole().read(raw, batch).unflatten(-1, (self.n_heads, -1))
+        return _split(Whole().read(raw, batch), -1, (self.n_heads, -1))
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Join the last two axes."""
@@ -60,12 +71,12 @@ class Slots:
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Cut the slots out, as one axis of heads."""
         whole = Whole().read(raw, batch)
-        split = whole.unflatten(-1, (self.groups, self.slots, -1))
+        split = _split(whole, -1, (self.groups, self.slots, -1))
         return split[..., self.start : self.stop, :].flatten(-3, -2)
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Put the slots back between the others."""
-        split = raw.unflatten(-1, (self.groups, self.slots, -1))
+        split = _split(raw, -1, (self.groups, self.slots, -1))
         inner = value.reshape(*split.shape[:-2], self.stop - self.start, -1)
         before, after = split[..., : self.start, :], split[..., self.stop :, :]
         return torch.cat([before, inner, after], dim=-2).flatten(-3)
@@ -90,17 +101,23 @@ class Half:
 
 @attrs.frozen
 class Swapped:
-    """Heads before positions, as attention functions take them."""
+    """Heads before positions, as attention functions take them.
+
+    Attributes:
+        repeats: How often each head stands there.
+    """
+
+    repeats: int = 1
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Put positions first."""
         del batch
-        return raw.transpose(1, 2)
+        return raw.transpose(1, 2)[:, :, :: self.repeats]
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Put heads first."""
         del raw
-        return value.transpose(1, 2)
+        return value.repeat_interleave(self.repeats, 2).transpose(1, 2)
 
 
 @attrs.frozen
@@ -130,7 +147,8 @@ class Scaled:
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Divide, where the value changed."""
         whole = value.reshape(raw.shape)
-        return torch.where(whole == raw * self.factor, raw, whole / self.factor)
+        same = whole == raw * self.factor
+        return unless_same(same, raw, whole / self.factor)
 
 
 @attrs.frozen
@@ -147,7 +165,9 @@ class EveryRow:
         return value
 
 
-View: TypeAlias = Whole | Heads | Slots | Half | Swapped | BeforeSink | Scaled | EveryRow
+View: TypeAlias = (
+    Whole | Heads | Slots | Half | Swapped | BeforeSink | Scaled | EveryRow
+)
 
 WHOLE: Final = Whole()
 
@@ -174,7 +194,7 @@ def with_scale(
     bias = getattr(norm, "bias", None)
     shift = bias if isinstance(bias, Tensor) else torch.zeros_like(scale)
     rescaled = (normalized - shift) * (scale / other) + shift
-    return torch.where(other == scale, normalized, rescaled)
+    return unless_same(other == scale, normalized, rescaled)
 
 
 def head_results(projection: nn.Module, z: Tensor) -> Tensor:
@@ -189,7 +209,7 @@ def head_results(projection: nn.Module, z: Tensor) -> Tensor:
         projection's output.
     """
     weight = input_by_output(projection)
-    per_head = weight.unflatten(0, (z.shape[-2], z.shape[-1]))
+    per_head = _split(weight, 0, (z.shape[-2], z.shape[-1]))
     return torch.einsum("bphd,hdm->bphm", z, per_head)
 
 

@@ -11,7 +11,7 @@ from funlens.builtin._tokenizer import BOS_ID
 
 LENGTH: Final = 50
 ROWS: Final = 32
-CLEAR: Final = 0.3
+CLEAR: Final = 0.5
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def head_scores(model: LlamaForCausalLM, *, seed: int) -> dict[str, dict[str, fl
 
     Returns:
         For `induction` (attention from a repeated token to the one after its first
-        occurrence) and `previous token`, the mean attention of each head above 0.3,
+        occurrence) and `previous token`, the mean attention of each head above 0.5,
         named `layer.head`, the highest first.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,5 @@
 """The architecture, and how it is written to disk and read back."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Final, cast
 
@@ -18,10 +17,7 @@ from funlens.builtin._tokenizer import BOS_ID, CONTEXT, EOS_ID, PAD_ID
 D_MODEL: Final = 128
 D_MLP: Final = 384
 N_LAYERS: Final = 4
-N_HEADS: Final = 8
-ATTENTION_DROPOUT: Final = 0.15
-"""In training only; with it several heads learn induction rather than one."""
-
+N_HEADS: Final = 4
 INIT_STD: Final = 0.04
 
 
@@ -35,7 +31,6 @@ def new_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> LlamaForCausa
         num_attention_heads=N_HEADS,
         num_key_value_heads=N_HEADS,
         max_position_embeddings=CONTEXT,
-        attention_dropout=ATTENTION_DROPOUT,
         initializer_range=INIT_STD,
         tie_word_embeddings=False,
         bos_token_id=BOS_ID,
@@ -51,11 +46,10 @@ def save(
 ) -> None:
     """Write weights in half precision, to be read back in single precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    stored = LlamaForCausalLM(deepcopy(model.config))
+    stored = LlamaForCausalLM(model.config)
     stored.load_state_dict(model.state_dict())
     stored.half().save_pretrained(folder)
     stored.config.dtype = torch.float32
-    stored.config.attention_dropout = 0.0
     stored.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     GenerationConfig(

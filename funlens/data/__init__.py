@@ -1,6 +1,8 @@
 """Frozen records: sites, interventions, caches, specs."""
 
+from funlens.data import _pytree
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
+from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
 from funlens.data._interventions import (
     DECIDING,
     Add,
@@ -18,6 +20,13 @@ from funlens.data._interventions import (
     Set,
     Splice,
     Zero,
+)
+from funlens.data._json import (
+    Record,
+    content_hash,
+    from_json,
+    same_record,
+    to_json,
 )
 from funlens.data._parts import AXES, LAYER_PARTS, MODEL_PARTS, axes_of, axis_of
 from funlens.data._pick import POSITION_WORDS, columns, drops_axis, pick, take
@@ -49,6 +58,7 @@ __all__ = [
     "Project",
     "ProjectOut",
     "Receipt",
+    "Record",
     "Run",
     "RunWithGrads",
     "Scale",
@@ -60,12 +70,21 @@ __all__ = [
     "Span",
     "Splice",
     "Zero",
+    "_pytree",
     "axes_of",
     "axis_of",
     "columns",
+    "content_hash",
     "drops_axis",
+    "from_json",
     "generated",
+    "load_cache",
     "pick",
+    "same_record",
+    "save_cache",
     "take",
+    "to_json",
+    "to_numpy",
     "to_sites",
+    "to_xarray",
 ]

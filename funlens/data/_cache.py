@@ -50,9 +50,7 @@ class ActivationCache(Mapping[Site, Tensor]):
         receipts: What each intervention of the run did, in the order given.
     """
 
-    entries: tuple[tuple[Site, Tensor], ...] = attrs.field(
-        converter=_pairs, repr=False
-    )
+    entries: tuple[tuple[Site, Tensor], ...] = attrs.field(converter=_pairs, repr=False)
     starts: tuple[int, ...] | None = None
     stops: tuple[int, ...] | None = None
     gated: bool = False
@@ -76,6 +74,10 @@ class ActivationCache(Mapping[Site, Tensor]):
                 whole = self._index[site.whole]
                 return pick(whole, site, starts=self.starts, stops=self.stops)
         raise SiteNotCachedError(str(like), nearest(str(like), map(str, self._index)))
+
+    # A mapping would compare tensors with `==`: like every record, go by identity.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] (a mapping has none)
 
     def __contains__(self, like: object) -> bool:
         """Tell whether a look-up would succeed."""

@@ -25,24 +25,20 @@ def _summary(value: Tensor | float | None) -> str:
     return f"{str(value.dtype).removeprefix('torch.')}{[*value.shape]}"
 
 
-def _tensor(**options: Any) -> Any:
-    """A field that holds a tensor and prints its shape."""
-    return attrs.field(repr=_summary, **options)
-
-
 def _taken(source: Tensor | ActivationCache, record: Any) -> Tensor:
     if isinstance(source, ActivationCache):
         return source[record.site]
     if isinstance(source, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (callers need no types)
         return source
+    problem = f"the source of {type(record).__name__} is a {type(source).__name__}"
     raise InputError(
-        f"the source of {type(record).__name__} is a {type(source).__name__}",
+        problem,
         "a cache that holds the site, or a tensor",
         "Run `run_with_cache` on the source prompt",
     )
 
 
-_FROM_CACHE: Final = attrs.Converter(_taken, takes_self=True)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType] (attrs's stub does not know how it infers)
+_FROM_CACHE: Final = attrs.Converter(_taken, takes_self=True)
 
 
 @attrs.frozen(eq=False)
@@ -62,7 +58,7 @@ class Mean:
     """
 
     site: Site = attrs.field(converter=_to_site)
-    value: Tensor = _tensor()
+    value: Tensor = attrs.field(repr=_summary)
 
 
 @attrs.frozen(eq=False)
@@ -70,7 +66,7 @@ class Set:
     """Put a value there: a tensor of the site's trailing axes, or one number."""
 
     site: Site = attrs.field(converter=_to_site)
-    value: Tensor | float = _tensor()
+    value: Tensor | float = attrs.field(repr=_summary)
 
 
 @attrs.frozen(eq=False)
@@ -78,7 +74,7 @@ class Add:
     """Add `scale * vector`."""
 
     site: Site = attrs.field(converter=_to_site)
-    vector: Tensor = _tensor()
+    vector: Tensor = attrs.field(repr=_summary)
     scale: float = attrs.field(default=1.0, kw_only=True)
 
 
@@ -87,7 +83,7 @@ class Scale:
     """Multiply by a number, or by a tensor of the site's trailing axes."""
 
     site: Site = attrs.field(converter=_to_site)
-    factor: Tensor | float = _tensor()
+    factor: Tensor | float = attrs.field(repr=_summary)
 
 
 @attrs.frozen(eq=False)
@@ -100,7 +96,7 @@ class Patch:
     """
 
     site: Site = attrs.field(converter=_to_site)
-    source: Tensor = _tensor(converter=_FROM_CACHE)
+    source: Tensor | ActivationCache = attrs.field(repr=_summary, converter=_FROM_CACHE)
 
 
 @attrs.frozen(eq=False)
@@ -108,7 +104,7 @@ class Freeze:
     """Hold a site at what it was in another run, whatever the other edits do."""
 
     site: Site = attrs.field(converter=_to_site)
-    source: Tensor = _tensor(converter=_FROM_CACHE)
+    source: Tensor | ActivationCache = attrs.field(repr=_summary, converter=_FROM_CACHE)
 
 
 @attrs.frozen(eq=False)
@@ -121,7 +117,7 @@ class Project:
     """
 
     site: Site = attrs.field(converter=_to_site)
-    directions: Tensor = _tensor()
+    directions: Tensor = attrs.field(repr=_summary)
 
 
 @attrs.frozen(eq=False)
@@ -129,7 +125,7 @@ class ProjectOut:
     """Remove what lies in the span of some directions: direction ablation."""
 
     site: Site = attrs.field(converter=_to_site)
-    directions: Tensor = _tensor()
+    directions: Tensor = attrs.field(repr=_summary)
 
 
 @attrs.frozen(eq=False)
@@ -167,8 +163,8 @@ class Interchange:
     """
 
     site: Site = attrs.field(converter=_to_site)
-    source: Tensor = _tensor(converter=_FROM_CACHE)
-    directions: Tensor = _tensor(kw_only=True)
+    source: Tensor | ActivationCache = attrs.field(repr=_summary, converter=_FROM_CACHE)
+    directions: Tensor = attrs.field(repr=_summary, kw_only=True)
 
 
 @attrs.frozen(eq=False)

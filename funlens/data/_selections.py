@@ -17,6 +17,11 @@ class Span:
     stop: int | None = None
     step: int | None = None
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse a step that goes nowhere."""
+        if self.step == 0:
+            raise SelectionError(str(self.to_slice()), "its step is 0", "another step")
+
     def to_slice(self) -> slice:
         """Give Python's own slice."""
         return slice(self.start, self.stop, self.step)
@@ -67,14 +72,17 @@ def to_selection(selector: Selector | None) -> Selection | None:
             raise SelectionError(str(selector), "it is a bool", "an integer")
         case None | int() | Span() | PerRow() | Generated():
             return selector
-        case _:  # pyright: ignore[reportUnnecessaryComparison] (callers need no types)
+        case _:
             problem = f"it is a {type(selector).__name__}"
             raise SelectionError(str(selector), problem, "int, slice, tuple or tensor")
 
 
 def _from_indices(indices: tuple[int, ...]) -> tuple[int, ...]:
     if not indices:
-        raise SelectionError("()", "it is empty", "at least one index")
+        raise SelectionError(str(indices), "it is empty", "at least one index")
+    if any(type(index) is not int for index in indices):
+        problem = "it does not hold integers only"
+        raise SelectionError(str(indices), problem, "integers")
     if len(set(indices)) < len(indices):
         raise SelectionError(str(indices), "an index stands twice", "each index once")
     return indices
@@ -84,7 +92,10 @@ def _from_tensor(selector: Tensor) -> Selection:
     is_integer = not selector.is_floating_point() and selector.dtype != torch.bool
     if not is_integer or selector.ndim > 1:
         problem = f"the tensor is {selector.dtype} with {selector.ndim} axes"
-        raise SelectionError("tensor", problem, "integers, one for each row")
+        raise SelectionError(str(selector.dtype), problem, "integers, one for each row")
     if selector.ndim == 0:
         return int(selector)
-    return PerRow(tuple(selector.tolist()))
+    indices = tuple(int(index) for index in selector)
+    if not indices:
+        raise SelectionError(str(indices), "it is empty", "one index for each row")
+    return PerRow(indices)

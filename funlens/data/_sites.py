@@ -117,8 +117,13 @@ class Part:
         stack: `""` for the main stack, `"encoder"` for an encoder beside it.
     """
 
-    name: str = attrs.field(validator=attrs.validators.in_(AXES))
-    stack: str = attrs.field(default="", validator=attrs.validators.in_(STACKS))
+    name: str
+    stack: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        """Check that there is such a part."""
+        if self.name not in AXES or self.stack not in STACKS:
+            raise SiteNotFoundError(str(self), 0, nearest(self.name, AXES))
 
     def __call__(
         self,
@@ -227,7 +232,13 @@ def _from_own(name: str) -> Site:
         word, _, text = pair.partition("=")
         if word not in _WORDS:
             raise SelectionError(name, f"no selection {word!r}", ", ".join(_WORDS))
-        selections[word] = _read(text)
+        if word in selections:
+            raise SelectionError(name, f"{word} stands twice", "each word once")
+        try:
+            selections[word] = _read(text)
+        except (ValueError, TypeError) as error:
+            problem = f"{text!r} is no selection"
+            raise SelectionError(name, problem, "`6`, `1:4` or `(0,2)`") from error
     return Site(
         part=part,
         layer=None if layer is None else int(layer),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from funlens.data import (
+    ActivationCache,
     Add,
     Apply,
     Clamp,
@@ -34,10 +35,18 @@ def operand(edit: Intervention) -> tuple[str, Tensor] | None:
             return "vector", vector
         case Scale(factor=factor) if isinstance(factor, Tensor):
             return "factor", factor
-        case Patch(source=source) | Freeze(source=source) | Interchange(source=source):
-            return "source", source
+        case Patch() | Freeze() | Interchange():
+            return "source", _source(edit)
         case _:
             return None
+
+
+def _source(edit: Patch | Freeze | Interchange) -> Tensor:
+    """Give what a record took from its source when it was made."""
+    source = edit.source
+    if isinstance(source, ActivationCache):  # the record's converter takes it out
+        raise AssertionError(str(edit.site))
+    return source
 
 
 def tensors(edit: Intervention) -> tuple[Tensor, ...]:
@@ -53,10 +62,12 @@ def tensors(edit: Intervention) -> tuple[Tensor, ...]:
 
 def fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     """Tell whether a shape is the expected one or its trailing axes."""
-    return len(shape) <= len(expected) and expected[len(expected) - len(shape) :] == shape
+    return (
+        len(shape) <= len(expected) and expected[len(expected) - len(shape) :] == shape
+    )
 
 
-def changed(
+def changed(  # noqa: C901, PLR0911 -- one short case for each kind
     edit: Intervention, value: Tensor, *, where: str, generator: torch.Generator | None
 ) -> Tensor:
     """Carry an intervention out on the selected value.
@@ -73,16 +84,14 @@ def changed(
     """
     held = operand(edit)
     if held is not None and not fits(tuple(held[1].shape), tuple(value.shape)):
-        raise ShapeError(
-            f"{where}.{held[0]}", tuple(held[1].shape), tuple(value.shape)
-        )
+        raise ShapeError(f"{where}.{held[0]}", tuple(held[1].shape), tuple(value.shape))
     match edit:
         case Zero():
             return torch.zeros_like(value)
         case Mean(value=new) | Set(value=new):
             return _filled(value, new)
-        case Patch(source=source) | Freeze(source=source):
-            return _filled(value, source)
+        case Patch() | Freeze():
+            return _filled(value, _source(edit))
         case Add(vector=vector, scale=scale):
             return value + (vector if scale == 1.0 else scale * vector)
         case Scale(factor=factor):
@@ -109,10 +118,12 @@ def _filled(value: Tensor, new: Tensor | float) -> Tensor:
 
 
 def _in_span(edit: Project | ProjectOut | Interchange, value: Tensor) -> Tensor:
-    directions = torch.atleast_2d(edit.directions)
-    basis, _ = torch.linalg.qr(directions.to(value.dtype).mT)
+    width = edit.directions.shape[-1]
+    directions = edit.directions.reshape(-1, width).to(value.dtype)
+    linalg: Any = torch.linalg
+    basis: Tensor = linalg.qr(directions.mT)[0]
     if isinstance(edit, Interchange):
-        return value + (edit.source - value) @ basis @ basis.mT
+        return value + (_source(edit) - value) @ basis @ basis.mT
     inside = value @ basis @ basis.mT
     return inside if isinstance(edit, Project) else value - inside
 

@@ -23,9 +23,7 @@ class HookPoint:
 
 def from_hooks(
     spec: ModelSpec,
-    fwd_hooks: Iterable[
-        tuple[SiteLike, Callable[..., Tensor | None]]
-    ],
+    fwd_hooks: Iterable[tuple[SiteLike, Callable[..., Tensor | None]]],
 ) -> tuple[Apply, ...]:
     """Turn TransformerLens's `fwd_hooks` into interventions.
 
@@ -44,7 +42,8 @@ def from_hooks(
     for name, function in fwd_hooks:
         if callable(name) and not isinstance(name, str):
             raise InputError(
-                "a hook is named by a function", "a name or a site",
+                "a hook is named by a function",
+                "a name or a site",
                 "Write one pair for each name",
             )
         for site in to_sites(name, n_layers=spec.n_layers, gated=spec.is_gated):

@@ -92,6 +92,23 @@ def prepare(
     return _with_decoder(spec, given, frame)
 
 
+def compiled_kwargs(inputs: Inputs, attention_mask: Tensor | None) -> Mapping[str, Any]:
+    """Make keyword arguments while `torch.compile` looks on: nothing is inferred.
+
+    Raises:
+        InputError: The inputs are text, which cannot be compiled.
+    """
+    if isinstance(inputs, Tensor):
+        given: dict[str, Any] = {"input_ids": inputs}
+    elif isinstance(inputs, Mapping):
+        given = dict(inputs)
+    else:
+        raise InputError("text cannot be compiled", "tokens", "Use `to_tokens` outside")
+    if attention_mask is not None:
+        given["attention_mask"] = attention_mask
+    return given
+
+
 def _as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
     match inputs:
         case Tensor():
@@ -126,20 +143,21 @@ def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> No
 
 
 def _inferred_mask(spec: ModelSpec, source: Tensor) -> Tensor | None:
-    if spec.tokenizer is None or torch.compiler.is_compiling() or is_functional():
+    if spec.tokenizer is None or is_functional():
         return None
     return padding_mask(spec, source)
 
 
 def is_functional() -> bool:
     """Tell whether a `torch.func` transform is active."""
-    return torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 -- torch has no public name for it
+    functorch: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
+    return functorch._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 -- as above
 
 
 def _frame(source: Tensor, mask: Tensor | None) -> Frame:
     batch, n_pos = source.shape[:2]
     plain = Frame(batch=batch, n_pos=n_pos)
-    if mask is None or torch.compiler.is_compiling():
+    if mask is None:
         return plain
     if mask.ndim != 2 or mask.shape[0] != batch or mask.shape[1] != n_pos:  # noqa: PLR2004 -- batch and pos
         raise InputError(
@@ -150,8 +168,8 @@ def _frame(source: Tensor, mask: Tensor | None) -> Frame:
     kept = mask.bool()
     if bool(kept.all()):
         return plain
-    starts = tuple(kept.int().argmax(1).tolist())
-    counts = kept.sum(1).tolist()
+    starts = _ints(kept.int().argmax(1))
+    counts = _ints(kept.sum(1))
     stops = tuple(start + count for start, count in zip(starts, counts, strict=True))
     rows = torch.arange(n_pos, device=kept.device)
     first = torch.tensor(starts, device=kept.device)[:, None]
@@ -163,6 +181,10 @@ def _frame(source: Tensor, mask: Tensor | None) -> Frame:
             "Move the padding to one side",
         )
     return Frame(batch=batch, n_pos=n_pos, starts=starts, stops=stops)
+
+
+def _ints(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(int(number) for number in tensor.unbind())
 
 
 def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> None:
@@ -183,6 +205,6 @@ def _with_decoder(spec: ModelSpec, given: dict[str, Any], frame: Frame) -> Prepa
             )
         shape = (frame.batch, 1)
         given["decoder_input_ids"] = torch.full(shape, start, device=spec.device)
-    decoder = given.get("decoder_input_ids", given.get("labels"))
+    decoder: Any = given.get("decoder_input_ids", given.get("labels"))
     main = _frame(decoder, given.get("decoder_attention_mask"))
     return Prepared(kwargs=given, frames={"": main, "encoder": frame})

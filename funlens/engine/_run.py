@@ -19,11 +19,20 @@ from funlens.data import (
     SiteLike,
 )
 from funlens.engine._edits import tensors
-from funlens.engine._inputs import Frame, Inputs, Prepared, accepts, is_functional, prepare
+from funlens.engine._inputs import (
+    Frame,
+    Inputs,
+    Prepared,
+    accepts,
+    compiled_kwargs,
+    is_functional,
+    prepare,
+)
 from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
 from funlens.engine._trace import Stop, Trace
 from funlens.engine._where import resolved
-from funlens.errors import InputError, OptionError, ShapeError
+from funlens.errors import OptionError, ShapeError
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Options:
@@ -98,6 +107,9 @@ def run(
         ExceptionGroup: Several such faults.
         RunError: An edit misbehaved, or never acted.
     """
+    asked = (stop_at_layer, start_at_layer, residual, logits_at, params)
+    if not interventions and all(option is None for option in asked):
+        return _bare(spec, inputs, attention_mask=attention_mask, grad=grad)
     options = Options(
         attention_mask=attention_mask,
         stop_at_layer=stop_at_layer,
@@ -109,8 +121,6 @@ def run(
         finite=finite,
     )
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    if not interventions and _is_bare(options):
-        return _bare(spec, prepared, grad=_wants_grad((), options))
     plan = make_plan(spec, prepared.frames, interventions)
     out, _ = traced(spec, prepared, plan, options=options)
     return out
@@ -225,23 +235,25 @@ def instrumented(
     yield call
 
 
-def _is_bare(options: Options) -> bool:
-    return (
-        options.stop_at_layer is None
-        and options.start_at_layer is None
-        and options.residual is None
-        and options.logits_at is None
-        and options.params is None
-    )
-
-
-def _bare(spec: ModelSpec, prepared: Prepared, *, grad: bool) -> Tensor:
+def _bare(
+    spec: ModelSpec,
+    inputs: Inputs,
+    *,
+    attention_mask: Tensor | None,
+    grad: bool | None,
+) -> Tensor:
     """Run the model without looking at anything."""
     machinery: Machinery = spec.engine
-    if not torch.compiler.is_compiling() and forces_eager():
+    if torch.compiler.is_compiling():
+        kwargs = compiled_kwargs(inputs, attention_mask)
+        with nullcontext() if grad else torch.no_grad():
+            return _called(machinery.module, kwargs).logits
+    prepared = prepare(spec, inputs, attention_mask=attention_mask)
+    options = Options(grad=grad)
+    if forces_eager():
         plan = make_plan(spec, prepared.frames, ())
-        return traced(spec, prepared, plan, options=Options(grad=grad))[0]
-    with nullcontext() if grad else torch.no_grad():
+        return traced(spec, prepared, plan, options=options)[0]
+    with nullcontext() if _wants_grad((), options) else torch.no_grad():
         return _called(machinery.module, prepared.kwargs).logits
 
 
@@ -254,7 +266,7 @@ def _called(module: nn.Module, kwargs: Mapping[str, Any]) -> Any:
 def _wants_grad(interventions: Sequence[Intervention], options: Options) -> bool:
     if options.grad is not None:
         return options.grad
-    if not torch.compiler.is_compiling() and is_functional():
+    if is_functional():
         return True
     passed = [part for edit in interventions for part in tensors(edit)]
     passed += [] if options.residual is None else [options.residual]
@@ -264,7 +276,8 @@ def _wants_grad(interventions: Sequence[Intervention], options: Options) -> bool
 
 def forces_eager() -> bool:
     """Tell whether a forward-mode derivative is taken, which SDPA has not."""
-    stack = torch._C._functorch.get_interpreter_stack() or ()  # noqa: SLF001 -- torch has no public name for it
+    functorch: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
+    stack: Any = functorch._functorch.get_interpreter_stack() or ()  # noqa: SLF001 -- as above
     return any(level.key().name == "Jvp" for level in stack)
 
 
@@ -347,9 +360,7 @@ def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
             )
 
 
-def _set_bounds(
-    spec: ModelSpec, trace: Trace, options: Options, frame: Frame
-) -> None:
+def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -> None:
     machinery: Machinery = spec.engine
     start, stop = options.start_at_layer, options.stop_at_layer
     if (start is None) != (options.residual is None):
@@ -369,8 +380,9 @@ def _set_bounds(
             raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
         if not machinery.arch.main.block.can_skip:
             raise OptionError(
-                "start_at_layer", f"the blocks of {spec.model_type} pass more than "
-                "the residual to each other, so none can be left out"
+                "start_at_layer",
+                f"the blocks of {spec.model_type} pass more than "
+                "the residual to each other, so none can be left out",
             )
         expected = (frame.batch, frame.n_pos, spec.d_model)
         if tuple(options.residual.shape) != expected:
@@ -386,7 +398,7 @@ def _set_logits(
     if options.logits_at is None:
         return
     machinery: Machinery = spec.engine
-    site = Site(part="ln_final_normalized", pos=options.logits_at)  # pyright: ignore[reportArgumentType] (the converter takes slices and tensors)
+    site = Site(part="ln_final_normalized", pos=options.logits_at)
     sizes = {"pos": prepared.main.n_pos}
     axes = resolved(site, sizes, prepared.frames)
     kept = tuple(attrs.evolve(axis, dropped=False) for axis in axes)

@@ -13,6 +13,7 @@ from funlens.adapters import (
     Tap,
     head_results,
     norm_scale,
+    unless_same,
     with_scale,
 )
 from funlens.data import Noise, Receipt, Site
@@ -53,6 +54,7 @@ class Trace:
         self.finite = finite
         self.forces_eager = forces_eager
         self.offset = 0
+        self.seen = 0
         self.start: tuple[str, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
         self.stop: Point | None = None
@@ -79,6 +81,12 @@ class Trace:
         """Tell whether the run looks at the inner steps of a module."""
         return path in self.plan.inside
 
+    def begins(self, n_pos: int) -> None:
+        """Find the window of positions of a forward, of one or of several."""
+        is_whole = self.seen > 0 and n_pos == self.seen + 1 and n_pos > 1
+        self.offset = 0 if is_whole else self.seen
+        self.seen = self.offset + n_pos
+
     def skips(self, path: str) -> bool:
         """Tell whether a block is left out."""
         return path in self.skipped
@@ -102,13 +110,16 @@ class Trace:
             return _put(raw, step.tap.index, mid + out)
         value = self._read(step.tap, tensor, seen)
         new = value
+        offset = self._offset(step.tap, value)
         for edit in step.edits:
-            new = self._edited(edit, new)
+            new = self._edited(edit, new, offset=offset)
         if new is not value or (self.links and step.keeps):
             new = self._linked(new) if self.links and step.keeps else new
-            raw = _put(raw, step.tap.index, self._write(step.tap, tensor, (value, new), seen))
+            raw = _put(
+                raw, step.tap.index, self._write(step.tap, tensor, (value, new), seen)
+            )
         for keep in step.keeps:
-            part = selected(new, keep.where, self.offset)
+            part = selected(new, keep.where, offset)
             if part is not None:
                 self._keep(keep.site, part, in_place=step.tap.in_place)
         if step.stash:
@@ -127,8 +138,16 @@ class Trace:
         if not torch.compiler.is_compiling() and not part.is_inference():
             self.versions.append((site, part, part._version))  # noqa: SLF001 -- torch has no public name for it
 
-    def _edited(self, edit: Edit, value: Tensor) -> Tensor:
-        old = selected(value, edit.where, self.offset)
+    def _offset(self, tap: Tap, value: Tensor) -> int:
+        """Find a window's first position; HuggingFace may unembed the last only."""
+        if tap.all_keys:
+            return 0
+        if tap.site.part == "logits" and self.seen > self.frames[""].n_pos:
+            return self.seen - value.shape[1]
+        return self.offset
+
+    def _edited(self, edit: Edit, value: Tensor, *, offset: int) -> Tensor:
+        old = selected(value, edit.where, offset)
         if old is None:
             return value
         record, index = edit.record, edit.index
@@ -143,7 +162,7 @@ class Trace:
             self.squares[index] = square if before is None else before + square
         if self.finite:
             self.finites.append((where, str(record.site), torch.isfinite(new).all()))
-        return written(value, new, edit.where, offset=self.offset)
+        return written(value, new, edit.where, offset=offset)
 
     def _generator(self, index: int, record: Any) -> torch.Generator | None:
         if not isinstance(record, Noise):
@@ -170,7 +189,7 @@ class Trace:
             return with_scale(seen.module, tensor, *folded)
         if tap.side == "heads":
             moved = (new - value).sum(-2)
-            return torch.where(moved == 0, tensor, tensor + moved)
+            return unless_same(moved == 0, tensor, tensor + moved)
         return tap.view.write(tensor, new)
 
     def check_acted(self) -> None:

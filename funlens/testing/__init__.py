@@ -1,0 +1,27 @@
+"""For those who write tools of their own: tiny models, and the laws as checks."""
+
+from funlens.testing._laws import Certificate, LawResult, verify
+from funlens.testing._recipes import (
+    CAUSAL,
+    FOUNDATION,
+    RECIPES,
+    Recipe,
+    UnknownRecipeError,
+    recipe_names,
+    tiny_hf_model,
+    tiny_inputs,
+)
+
+__all__ = [
+    "CAUSAL",
+    "FOUNDATION",
+    "RECIPES",
+    "Certificate",
+    "LawResult",
+    "Recipe",
+    "UnknownRecipeError",
+    "recipe_names",
+    "tiny_hf_model",
+    "tiny_inputs",
+    "verify",
+]
