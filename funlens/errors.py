@@ -15,7 +15,7 @@ FunlensError
 │   ├── ConflictError
 │   └── NotSerializableError
 ├── InputError (ValueError)
-│   └── OptionError (also TypeError)
+├── OptionError (TypeError)
 ├── RunError (RuntimeError)
 │   ├── UserFunctionError
 │   ├── NonFiniteError
@@ -124,10 +124,10 @@ class SiteNotFoundError(SiteError):
 
     def __str__(self) -> str:
         """Name the site, the range of layers and the nearest sites."""
+        layers = f"a layer in 0..{self.n_layers - 1}; " if self.n_layers else ""
         return (
             f"site {self.site} does not exist in this model. "
-            f"Expected a layer in 0..{self.n_layers - 1}; nearest: "
-            f"{', '.join(self.near) or 'none'}. "
+            f"Expected {layers}nearest: {', '.join(self.near) or 'none'}. "
             "List the sites with `funlens.sites(spec)`."
         )
 

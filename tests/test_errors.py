@@ -29,6 +29,8 @@ def example(cls: type[FunlensError]) -> FunlensError:
     values = {f.name: _VALUES.get(f.name, f"the {f.name}") for f in attrs.fields(cls)}
     if cls is errors.ShapeError:
         values["expected"] = (2, 8)
+    if cls is errors.UnsupportedConfigError:
+        values["advice"] = "Do this."  # here a whole sentence, as its default is
     return cls(**values)
 
 

@@ -42,9 +42,8 @@ def repeated_tokens(
         >>> repeated_tokens(spec, length=8, batch=2, seed=0).shape
         torch.Size([2, 17])
     """
-    for option, value in (("length", length), ("batch", batch)):
-        if value < 1:
-            raise OptionError(option, f"{value} is below 1")
+    if min(length, batch) < 1:
+        raise OptionError("length" if length < 1 else "batch", "it is below 1")
     bos: int | None = getattr(spec.tokenizer, "bos_token_id", None)
     n_pos = 2 * length + (bos is not None)
     if spec.n_ctx is not None and n_pos > spec.n_ctx:
@@ -54,8 +53,8 @@ def repeated_tokens(
     size = spec.d_vocab if spec.tokenizer is None else len(spec.tokenizer)
     drawn = [one for one in range(min(size, spec.d_vocab)) if one not in set(special)]
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(len(drawn), (batch, length), generator=generator)
-    once = torch.tensor(drawn)[chosen]
+    shape = (batch, length)
+    once = torch.tensor(drawn)[torch.randint(len(drawn), shape, generator=generator)]
     front = torch.full((batch, 0 if bos is None else 1), bos or 0)
     return torch.cat([front, once, once], dim=1).to(spec.device)
 

@@ -4,51 +4,189 @@ from typing import Final
 
 from funlens.data._sites import Part
 
+__all__ = [
+    "attn_in",
+    "attn_out",
+    "attn_proj",
+    "attn_scores",
+    "cross_k",
+    "cross_out",
+    "cross_pattern",
+    "cross_q",
+    "cross_scores",
+    "cross_v",
+    "cross_z",
+    "embed",
+    "encoder",
+    "expert_out",
+    "head_result",
+    "k",
+    "ln1_normalized",
+    "ln1_scale",
+    "ln2_normalized",
+    "ln2_scale",
+    "ln_final_normalized",
+    "ln_final_scale",
+    "logits",
+    "mlp_gate",
+    "mlp_in",
+    "mlp_out",
+    "mlp_post",
+    "mlp_pre",
+    "mlp_proj",
+    "pattern",
+    "pos_embed",
+    "q",
+    "resid_mid",
+    "resid_post",
+    "resid_pre",
+    "rot_k",
+    "rot_q",
+    "router_logits",
+    "router_weights",
+    "ssm_in",
+    "ssm_out",
+    "ssm_params",
+    "ssm_post",
+    "ssm_proj",
+    "v",
+    "z",
+]
+
 embed: Final = Part("embed")
+"""Token embedding, as it enters the residual stream."""
+
 pos_embed: Final = Part("pos_embed")
+"""Learned position embedding."""
+
 resid_pre: Final = Part("resid_pre")
+"""Residual stream that enters a block."""
+
 resid_mid: Final = Part("resid_mid")
+"""Residual stream between attention and MLP; absent from parallel blocks."""
+
 resid_post: Final = Part("resid_post")
+"""Residual stream that leaves a block."""
+
 ln1_scale: Final = Part("ln1_scale")
+"""What the norm before attention divides by."""
+
 ln1_normalized: Final = Part("ln1_normalized")
+"""Output of the norm before attention, gain and bias included."""
+
 ln2_scale: Final = Part("ln2_scale")
+"""What the norm before the MLP divides by."""
+
 ln2_normalized: Final = Part("ln2_normalized")
+"""Output of the norm before the MLP."""
+
 ln_final_scale: Final = Part("ln_final_scale")
+"""What the last norm divides by."""
+
 ln_final_normalized: Final = Part("ln_final_normalized")
+"""Output of the last norm."""
+
 attn_in: Final = Part("attn_in")
+"""What the attention module is given."""
+
 q: Final = Part("q")
+"""Queries before rotation and before any norm of their own."""
+
 k: Final = Part("k")
+"""Keys before rotation and before any norm of their own."""
+
 v: Final = Part("v")
+"""Values."""
+
 rot_q: Final = Part("rot_q")
+"""Queries after rotation, as attention uses them."""
+
 rot_k: Final = Part("rot_k")
+"""Keys after rotation, as attention uses them."""
+
 attn_scores: Final = Part("attn_scores")
+"""What enters the softmax of attention: scaled and masked."""
+
 pattern: Final = Part("pattern")
+"""Attention pattern: what the softmax gives."""
+
 z: Final = Part("z")
+"""Mixed values of each head, before the output projection."""
+
 head_result: Final = Part("head_result")
+"""What each head adds, before the bias: `z` times its output weights."""
+
 attn_proj: Final = Part("attn_proj")
+"""Result of attention's output projection, bias included."""
+
 attn_out: Final = Part("attn_out")
+"""Exactly what attention adds to the stream, after norm and multiplier."""
+
 mlp_in: Final = Part("mlp_in")
+"""What the MLP is given."""
+
 mlp_pre: Final = Part("mlp_pre")
+"""First projection of the MLP; on gated ones the factor beside the gate."""
+
 mlp_gate: Final = Part("mlp_gate")
+"""Gate of a gated MLP, before its activation."""
+
 mlp_post: Final = Part("mlp_post")
+"""Hidden units of the MLP, as the last projection is given them."""
+
 mlp_proj: Final = Part("mlp_proj")
+"""Result of the MLP's last projection."""
+
 mlp_out: Final = Part("mlp_out")
+"""Exactly what the MLP adds to the stream, after norm and multiplier."""
+
 router_logits: Final = Part("router_logits")
+"""Scores of a router, before it chooses; editing them changes the choice."""
+
 router_weights: Final = Part("router_weights")
+"""Weights of the chosen experts."""
+
 expert_out: Final = Part("expert_out")
+"""Output of each chosen expert; no architecture declares it yet."""
+
 ssm_in: Final = Part("ssm_in")
+"""What a state-space mixer is given."""
+
 ssm_proj: Final = Part("ssm_proj")
+"""Input projection of a state-space mixer."""
+
 ssm_params: Final = Part("ssm_params")
+"""Time step, B and C of a state-space mixer, before they are expanded."""
+
 ssm_post: Final = Part("ssm_post")
+"""What a state-space mixer's output projection is given."""
+
 ssm_out: Final = Part("ssm_out")
+"""Exactly what a state-space mixer adds to the stream."""
+
 logits: Final = Part("logits")
+"""Logits, after caps and scale."""
+
 cross_q: Final = Part("cross_q")
+"""Queries of attention over an encoder."""
+
 cross_k: Final = Part("cross_k")
+"""Keys from an encoder."""
+
 cross_v: Final = Part("cross_v")
+"""Values from an encoder."""
+
 cross_scores: Final = Part("cross_scores")
+"""What enters the softmax of attention over an encoder."""
+
 cross_pattern: Final = Part("cross_pattern")
+"""Pattern of attention over an encoder."""
+
 cross_z: Final = Part("cross_z")
+"""Mixed values of attention over an encoder."""
+
 cross_out: Final = Part("cross_out")
+"""Exactly what attention over an encoder adds to the stream."""
 
 
 class _Encoder:

@@ -1,5 +1,6 @@
 """Caches as files, and as arrays of other libraries."""
 
+import importlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -124,7 +125,7 @@ def to_xarray(cache: ActivationCache) -> Mapping[str, Any]:
         InputError: xarray is not installed, or a tensor has other axes than its site.
     """
     try:
-        import xarray
+        xarray: Any = importlib.import_module("xarray")
     except ImportError as error:
         problem = "xarray is not installed"
         advice = "Install it with `pip install xarray`"
@@ -198,9 +199,8 @@ def load_tensors(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
     try:
         opened: Any = safe_open(path, framework="pt")
         with opened as file:
-            tensors: dict[str, Tensor] = {
-                name: file.get_tensor(name) for name in file.keys()
-            }
+            names: list[str] = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
             return tensors, dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error

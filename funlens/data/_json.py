@@ -249,7 +249,7 @@ def _fields(record: object, opaque: Callable[[object], bytes]) -> Iterator[Any]:
         yield from _pieces(getattr(record, field.name), opaque)
 
 
-def _number(value: float) -> str:
+def _number(value: int | float) -> str:
     """Write a number so that 2 and 2.0 are the same, and 0.0 and -0.0 are not."""
     if isinstance(value, float) and value.is_integer() and str(value) != "-0.0":
         return str(int(value))

@@ -54,6 +54,32 @@ _TENSORS: Final[Mapping[type, tuple[str, ...]]] = {
 _NUMBER_TOO: Final = frozenset({(Set, "value"), (Scale, "factor")})
 
 
+class _PlacedInt(int):
+    """A number in a tensor's place, which stays a child: torch puts axes there."""
+
+
+class _PlacedFloat(float):
+    """The same for a float."""
+
+
+def _is_number(value: object) -> bool:
+    """Tell whether a caller's number stands where a tensor could."""
+    placed = isinstance(value, (_PlacedInt, _PlacedFloat, bool))
+    return isinstance(value, (int, float)) and not placed
+
+
+def _placed(value: Any) -> Any:
+    if not _is_number(value):
+        return value
+    return _PlacedInt(value) if isinstance(value, int) else _PlacedFloat(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _PlacedInt):
+        return int(value)
+    return float(value) if isinstance(value, _PlacedFloat) else value
+
+
 def _made(cls: type[Any], fields: Sequence[tuple[str, Any]]) -> Any:
     """Put a record together without its constructor, converters and validators."""
     record: Any = object.__new__(cls)
@@ -71,19 +97,22 @@ def _register_record(cls: type, names: tuple[str, ...]) -> None:
         return tuple(
             name
             for name in names
-            if (cls, name) not in _NUMBER_TOO
-            or not isinstance(getattr(record, name), (int, float))
+            if (cls, name) not in _NUMBER_TOO or not _is_number(getattr(record, name))
         )
 
     def flatten(record: Any) -> tuple[list[Any], _Context]:
         held = children(record)
         others = (*rest, *(name for name in names if name not in held))
         context = tuple((name, getattr(record, name)) for name in others)
-        return [getattr(record, name) for name in held], (held, context)
+        return [_plain(getattr(record, name)) for name in held], (held, context)
 
     def unflatten(values: Any, context: _Context) -> Any:
         held, others = context
-        return _made(cls, (*others, *zip(held, values, strict=True)))
+        placed = tuple(
+            (name, _placed(value) if (cls, name) in _NUMBER_TOO else value)
+            for name, value in zip(held, values, strict=True)
+        )
+        return _made(cls, (*others, *placed))
 
     def flatten_with_keys(record: Any) -> tuple[list[tuple[_Key, Any]], _Context]:
         values, context = flatten(record)
@@ -109,14 +138,15 @@ def _register(
     )
 
 
-def _flatten_cache(cache: ActivationCache) -> tuple[list[Any], Any]:
+def _flatten_cache(cache: Any) -> tuple[list[Any], Any]:
     sites = tuple(site for site, _ in cache.entries)
     tensors = [tensor for _, tensor in cache.entries]
     context = (sites, cache.starts, cache.stops, cache.gated)
     return [*tensors, cache.receipts], context
 
 
-def _unflatten_cache(values: Any, context: Any) -> ActivationCache:
+def _unflatten_cache(values: Any, context: Any) -> Any:
+    # No cache in these annotations: the shape checks would look for tensors in it.
     sites, starts, stops, gated = context
     *tensors, receipts = values
     fields = (
@@ -126,13 +156,10 @@ def _unflatten_cache(values: Any, context: Any) -> ActivationCache:
         ("gated", gated),
         ("receipts", receipts),
     )
-    made: ActivationCache = _made(ActivationCache, fields)
-    return made
+    return _made(ActivationCache, fields)
 
 
-def _flatten_cache_with_keys(
-    cache: ActivationCache,
-) -> tuple[list[tuple[_Key, Any]], Any]:
+def _flatten_cache_with_keys(cache: Any) -> tuple[list[tuple[_Key, Any]], Any]:
     values, context = _flatten_cache(cache)
     keys: list[_Key] = [_pytree.MappingKey(str(site)) for site in context[0]]
     keys.append(_pytree.GetAttrKey("receipts"))

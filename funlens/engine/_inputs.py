@@ -55,6 +55,8 @@ def _accepts(forward: Any, name: str) -> bool:
 
 def accepts(module: nn.Module, name: str) -> bool:
     """Tell whether a module's forward has a keyword."""
+    if torch.compiler.is_compiling():  # dynamo warns of a cache that it looks through
+        return name in inspect.signature(type(module).forward).parameters
     return _accepts(type(module).forward, name)
 
 

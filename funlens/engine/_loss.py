@@ -18,7 +18,7 @@ def loss_per_token(
     interventions: Sequence[Intervention] = (),
     *,
     attention_mask: Tensor | None = None,
-) -> Float[Tensor, "batch pos-1"]:
+) -> Float[Tensor, "batch predicted"]:
     """Compute the loss of predicting each token from those before it.
 
     Args:
@@ -28,7 +28,8 @@ def loss_per_token(
         attention_mask: As for `run`.
 
     Returns:
-        Nats; NaN where the predicted token or the predicting one is padding.
+        Nats `[batch, pos - 1]`; NaN where the predicted token or the predicting one
+        is padding.
 
     Raises:
         InputError: The model is not causal, or one token is too few.

@@ -245,7 +245,7 @@ def make_plan(
     keeps: defaultdict[Site, list[Keep]] = defaultdict(list)
     for site in captured:
         try:
-            sizes = axis_sizes(spec, site, frames)
+            sizes = axis_sizes(spec, site, frames) if site.selections else {}
             where = resolved(site, sizes, frames)
             keeps[site.whole].append(Keep(site=site, where=where))
         except FunlensError as error:

@@ -36,7 +36,7 @@ def main() -> None:
     Exit codes: 0 fine, 1 a law fails, 2 wrong usage or an error, which is printed.
     """
     try:
-        app()
+        typer.main.get_command(app)()  # the app itself would write to our frozen errors
     except* (FunlensError, OSError) as group:
         for error in group.exceptions:
             typer.echo(f"error: {error}", err=True)

@@ -171,12 +171,7 @@ def demonstration(spec: ModelSpec, *, seed: int = 0) -> Demonstration:
     Raises:
         InputError: The model is not causal, or has no attention.
     """
-    if not spec.is_causal or spec.is_encoder_decoder or not spec.n_heads:
-        raise InputError(
-            f"{spec.model_type} is no causal model with attention heads",
-            "one that continues a text",
-            "Try `builtin:tiny`",
-        )
+    _check(spec)
     tokens = to_tokens(spec, PROMPT)
     likely = run(spec, tokens)[0, -1].softmax(-1).topk(5)
     repeated = repeated_tokens(spec, length=_length(spec), batch=_ROWS, seed=seed)
@@ -203,6 +198,15 @@ def demonstration(spec: ModelSpec, *, seed: int = 0) -> Demonstration:
         steering=_steering(spec),
         notes=(*head_notes, *patching_notes),
     )
+
+
+def _check(spec: ModelSpec) -> None:
+    if not spec.is_causal or spec.is_encoder_decoder or not spec.n_heads:
+        raise InputError(
+            f"{spec.model_type} is no causal model with attention heads",
+            "one that continues a text",
+            "Try `builtin:tiny`",
+        )
 
 
 def _length(spec: ModelSpec) -> int:
@@ -380,10 +384,10 @@ def _steering(spec: ModelSpec) -> Steering:
         found: list[Tensor] = [cache[last][0] for cache in runs]
         return torch.stack(found).mean(dim=0)
 
-    stream: Tensor = run_with_cache(spec, prompt, capture=[site]).cache[site][0, -1]
-    vector: Tensor = mean(towards) - mean(away)
-    size = float(torch.linalg.vector_norm(stream))
-    unit = float(torch.linalg.vector_norm(vector))
+    stream = run_with_cache(spec, prompt, capture=[site]).cache[site][0, -1]
+    vector = mean(towards) - mean(away)
+    size = float(stream.square().sum().sqrt())
+    unit = float(vector.square().sum().sqrt())
     scale = round(_STRENGTH * size / unit, 2)
     edit = Add(site, vector, scale=scale)
     return Steering(

@@ -14,10 +14,10 @@ from funlens.testing._recipes import (
 
 __all__ = [
     "CAUSAL",
-    "FOUNDATION",
-    "RECIPES",
     "Certificate",
+    "FOUNDATION",
     "LawResult",
+    "RECIPES",
     "Recipe",
     "UnknownRecipeError",
     "recipe_names",

@@ -185,15 +185,15 @@ def test_mps_needs_the_variable(
 @pytest.mark.parametrize(
     ("there", "expected"),
     [
-        ({"mps"}, "cpu"),
-        ({"mps", "allowed"}, "mps"),
-        ({"allowed"}, "cpu"),
-        ({"cuda", "mps", "allowed"}, "cuda"),
+        (("mps",), "cpu"),
+        (("mps", "allowed"), "mps"),
+        (("allowed",), "cpu"),
+        (("cuda", "mps", "allowed"), "cuda"),
     ],
     ids=str,
 )
 def test_the_default_device(
-    monkeypatch: pytest.MonkeyPatch, there: set[str], expected: str
+    monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], expected: str
 ) -> None:
     """CUDA, else MPS where it is allowed, else the CPU."""
     monkeypatch.setenv(_load.MPS_VARIABLE, str(int("allowed" in there)))

@@ -180,7 +180,7 @@ def test_a_site_can_be_a_name_but_not_a_part() -> None:
         Zero(Part("z"))
 
 
-def test_a_source_is_a_cache_or_a_tensor() -> None:
+def test_a_source_is_a_cache_or_a_tensor(unchecked: None) -> None:
     """A cache is read when the record is made; anything else is refused."""
     cache = ActivationCache(entries={_SITE.whole: torch.rand(2, 5, 8)})
     assert torch.equal(cache[_SITE], Patch(_SITE, cache).source)

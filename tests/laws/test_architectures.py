@@ -7,7 +7,7 @@ from funlens.testing import FOUNDATION, tiny_hf_model, tiny_inputs
 
 NAMES = [recipe.name for recipe in FOUNDATION]
 # HuggingFace gives these no SDPA.
-EAGER_ONLY = {"gptj", "gpt_neo", "bloom", "mpt", "gpt_oss", "mamba"}
+EAGER_ONLY = {"gptj", "gpt_neo", "bloom", "mpt", "gpt_oss", "mamba", "gemma2"}
 CASES = [
     (name, attention)
     for name in NAMES

@@ -1,0 +1,1 @@
+"""Ratios of design section 7, in one process."""
