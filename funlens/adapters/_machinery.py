@@ -30,6 +30,7 @@ class Machinery:
         blocks: Paths of the main stack's blocks.
         has_interface: Whether its attention goes through transformers' interface.
         attention: Name of the attention implementation that it came with.
+        plans: Plans of whole captures, which depend on no input.
     """
 
     module: nn.Module
@@ -41,6 +42,7 @@ class Machinery:
     blocks: tuple[str, ...]
     has_interface: bool
     attention: str
+    plans: dict[object, Any] = attrs.field(factory=dict[object, Any])
     _lock: Any = attrs.field(factory=threading.RLock)
     _made: dict[bool, nn.Module] = attrs.field(factory=dict[bool, nn.Module])
     _spare: dict[bool, list[nn.Module]] = attrs.field(

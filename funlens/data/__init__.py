@@ -70,7 +70,6 @@ __all__ = [
     "Span",
     "Splice",
     "Zero",
-    "_pytree",
     "axes_of",
     "axis_of",
     "columns",

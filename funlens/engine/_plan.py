@@ -33,6 +33,7 @@ from funlens.errors import (
     nearest,
 )
 
+_MOST_PLANS: Final = 32  # a spec is asked for few kinds of capture
 _INSIDE: Final = frozenset({"scores", "pattern"})
 _NEEDS_EAGER: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
 
@@ -228,6 +229,10 @@ def make_plan(
         FunlensError: The only fault that there is.
         ExceptionGroup: Several faults, each an error of funlens's own.
     """
+    machinery: Machinery = spec.engine
+    if not interventions and captured in machinery.plans:
+        plan: Plan = machinery.plans[captured]
+        return plan
     faults: list[FunlensError] = []
     edits: defaultdict[Site, list[Edit]] = defaultdict(list)
     for index, record in enumerate(_records(interventions)):
@@ -251,7 +256,11 @@ def make_plan(
         except FunlensError as error:
             faults.append(error)
     raise_all(faults)
-    return _laid_out(spec, edits, keeps, tuple(interventions))
+    plan = _laid_out(spec, edits, keeps, tuple(interventions))
+    is_fixed = not any(site.selections for site in captured)
+    if not interventions and is_fixed and len(machinery.plans) < _MOST_PLANS:
+        machinery.plans[captured] = plan
+    return plan
 
 
 def raise_all(faults: Sequence[FunlensError]) -> None:
