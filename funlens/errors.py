@@ -1,28 +1,28 @@
-"""Every exception that funlens raises for something a caller can mend.
+"""Every exception that funlens raises for something a caller can mend::
 
-FunlensError
-├── SpecError (ValueError)
-│   ├── UnsupportedArchitectureError
-│   └── UnsupportedConfigError
-├── SiteError (LookupError)
-│   ├── SiteNotFoundError
-│   ├── SiteNotCachedError (also KeyError)
-│   ├── SelectionError
-│   └── ReadOnlySiteError
-├── InterventionError (ValueError)
-│   ├── ShapeError
-│   ├── DtypeError
-│   ├── ConflictError
-│   └── NotSerializableError
-├── InputError (ValueError)
-├── OptionError (TypeError)
-├── RunError (RuntimeError)
-│   ├── UserFunctionError
-│   ├── NonFiniteError
-│   └── NeverActedError
-├── TokenizerError (ValueError)
-└── LoadError
-    └── GatedModelError
+    FunlensError
+    ├── SpecError (ValueError)
+    │   ├── UnsupportedArchitectureError
+    │   └── UnsupportedConfigError
+    ├── SiteError (LookupError)
+    │   ├── SiteNotFoundError
+    │   ├── SiteNotCachedError (also KeyError)
+    │   ├── SelectionError
+    │   └── ReadOnlySiteError
+    ├── InterventionError (ValueError)
+    │   ├── ShapeError
+    │   ├── DtypeError
+    │   ├── ConflictError
+    │   └── NotSerializableError
+    ├── InputError (ValueError)
+    ├── OptionError (TypeError)
+    ├── RunError (RuntimeError)
+    │   ├── UserFunctionError
+    │   ├── NonFiniteError
+    │   └── NeverActedError
+    ├── TokenizerError (ValueError)
+    └── LoadError
+        └── GatedModelError
 
 Fields are plain values, so that the errors pickle; they compare by identity.
 """

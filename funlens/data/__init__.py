@@ -1,6 +1,6 @@
 """Frozen records: sites, interventions, caches, specs."""
 
-import funlens.data._pytree  # noqa: F401 -- registers the records
+import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
 from funlens.data._interventions import (
