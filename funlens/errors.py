@@ -1,4 +1,6 @@
-"""Every exception that funlens raises for something a caller can mend::
+"""Every exception that funlens raises for something a caller can mend.
+
+The family::
 
     FunlensError
     ├── SpecError (ValueError)
