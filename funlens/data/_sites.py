@@ -8,7 +8,6 @@ import attrs
 from funlens.data import _selections
 from funlens.data._parts import (
     AXES,
-    LAYER_PARTS,
     MODEL_PARTS,
     SELECTED_AXES,
     STACKS,
@@ -263,8 +262,3 @@ def _read(text: str) -> Selection:
     if ":" in text:
         return Span(*(int(part) if part else None for part in text.split(":")))
     return int(text)
-
-
-def is_layer_part(part: str) -> bool:
-    """Tell whether every layer has this part."""
-    return part in LAYER_PARTS
