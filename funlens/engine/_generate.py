@@ -131,7 +131,8 @@ def generate(
         inputs: Text, texts, tokens, or a mapping. Rows are padded on the left.
         interventions: What to change.
         max_new_tokens: Most tokens that are added.
-        seed: Fixes the draws of sampling; the global generator is not touched.
+        seed: Fixes the draws of sampling, which needs one; the global generator is
+            not touched.
         **options: HuggingFace's own, such as `do_sample`, `temperature`, `streamer`.
 
     Returns:
@@ -252,6 +253,7 @@ def _generated(
     seed: int | None,
 ) -> tuple[Any, Trace]:
     _check_options(spec, options, edits=bool(plan.acts))
+    _check_seed(spec, options, seed)
     machinery: Machinery = spec.engine
     module: Any = machinery.tapped(eager=plan.needs_eager)
     kwargs = {
@@ -301,6 +303,13 @@ def _check_options(spec: ModelSpec, options: Mapping[str, Any], *, edits: bool) 
         )
     if edits and int(options.get("num_beams") or 1) > 1:
         raise OptionError("num_beams", "beams reorder rows, so edits would meet others")
+
+
+def _check_seed(spec: ModelSpec, options: Mapping[str, Any], seed: int | None) -> None:
+    """Refuse to draw from the global generator."""
+    own: Any = spec.module.generation_config
+    if options.get("do_sample", own.do_sample) and seed is None:
+        raise OptionError("seed", "sampling needs one, so that runs can be repeated")
 
 
 def _joined(site: Site, steps: Sequence[Tensor]) -> Tensor:

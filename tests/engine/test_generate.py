@@ -137,3 +137,11 @@ def test_prompt_padded_on_the_left_equals_rows_alone() -> None:
     got = fl.generate(spec_of("gpt2"), given, **options)
     alone = fl.generate(spec_of("gpt2"), tokens[:1, 2:], **options)
     assert torch.equal(alone[0], got[0, 2:])
+
+
+def test_sampling_without_a_seed_is_refused() -> None:
+    """Nothing is drawn from the global generator."""
+    spec = fl.from_module(tiny_hf_model("gpt2"))
+    tokens = tiny_inputs("gpt2")["input_ids"]
+    with pytest.raises(fl.errors.OptionError, match="seed"):
+        fl.generate(spec, tokens, do_sample=True, max_new_tokens=2)
