@@ -50,7 +50,7 @@ def _like_llama(*model_types: str, block: Block, norm: str = "rms") -> Architect
     return Architecture(model_types=model_types, main=main, norm=kind)
 
 
-_MIXTURE: Final = Experts(path="mlp", router="mlp.gate", experts="mlp.experts")
+_MIXTURE: Final = Experts(path="mlp", router="mlp.gate")
 _LLAMAS: Final = (
     _LLAMA,
     _like_llama(

@@ -97,12 +97,10 @@ class Experts:
     Attributes:
         path: The module.
         router: Its router, which returns logits, weights and indices.
-        experts: The module that holds the experts' weights.
     """
 
     path: str
     router: str
-    experts: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -39,8 +39,6 @@ class Options:
     """What a run may be told beyond its inputs and interventions.
 
     Attributes:
-        attention_mask: `[batch, pos]`, 1 at real tokens; found from the padding if
-            left out.
         stop_at_layer: Give the residual that enters this layer instead of logits.
         start_at_layer: Leave the layers before this one out; needs `residual`.
         residual: `[batch, pos, d_model]` that enters `start_at_layer`.
@@ -49,10 +47,8 @@ class Options:
         grad: Whether to record a graph; None decides by what was passed.
         finite: Whether to refuse NaN and infinity made by an edit. Costs one
             synchronization.
-        offload: Device of what is kept.
     """
 
-    attention_mask: Tensor | None = None
     stop_at_layer: int | None = None
     start_at_layer: int | None = None
     residual: Tensor | None = None
@@ -60,7 +56,6 @@ class Options:
     params: Mapping[str, Tensor] | None = None
     grad: bool | None = None
     finite: bool = False
-    offload: torch.device | str | None = None
 
 
 def run(
@@ -111,7 +106,6 @@ def run(
     if not interventions and all(option is None for option in asked):
         return _bare(spec, inputs, attention_mask=attention_mask, grad=grad)
     options = Options(
-        attention_mask=attention_mask,
         stop_at_layer=stop_at_layer,
         start_at_layer=start_at_layer,
         residual=residual,
@@ -172,7 +166,6 @@ def run_with_cache(
         RunError: An edit misbehaved, or something never acted.
     """
     options = Options(
-        attention_mask=attention_mask,
         stop_at_layer=stop_at_layer,
         start_at_layer=start_at_layer,
         residual=residual,
@@ -180,7 +173,6 @@ def run_with_cache(
         params=params,
         grad=grad,
         finite=finite,
-        offload=offload,
     )
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     wanted = captured_sites(spec, capture)
