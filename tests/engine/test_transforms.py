@@ -31,6 +31,18 @@ def inputs_of(name: str) -> dict[str, Tensor]:
     return tiny_inputs(name)
 
 
+@pytest.fixture(autouse=True)
+def _built(request: pytest.FixtureRequest) -> None:
+    """Build the model before any transform is active, whichever test comes first."""
+    name = (
+        request.node.callspec.params["name"]
+        if "name" in request.fixturenames
+        else "gpt2"
+    )
+    spec_of(name)
+    inputs_of(name)
+
+
 def precision(name: str) -> tuple[float, float]:
     """The step of a difference, and its tolerance."""
     return (1e-3, 2e-3) if name in ROUNDED else (1e-5, EXACT)
