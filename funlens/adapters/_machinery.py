@@ -1,9 +1,10 @@
 """The private half of a spec: skeletons of the model, and where its sites are met."""
 
 import threading
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from funlens.adapters._language import Architecture
-from funlens.adapters._skeleton import ATTENTION, bare_copy, tapped_copy
+from funlens.adapters._skeleton import ATTENTION, bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Sizes, Tap, find, is_centered
 from funlens.data import Site, SiteInfo
 
@@ -100,10 +101,26 @@ class Machinery:
     def _unembed(self) -> Tap:
         return Tap(site=Site(part="logits"), path=self.arch.unembed, side="in")
 
-    def _new(self, *, eager: bool) -> nn.Module:
+    def faked(self, fake: Callable[[Tensor], Tensor], *, eager: bool) -> nn.Module:
+        """Make a structure with taps whose tensors have no values.
+
+        Args:
+            fake: Makes a tensor without values of one with.
+            eager: As for `tapped`.
+        """
+        apart = eager and not self.has_interface and self.attention != "eager"
+        tensors = chain(self.module.parameters(), self.module.buffers())
+        replaced = {id(tensor): fake(tensor) for tensor in tensors}
+        module = self._new(eager=apart, replaced=replaced)
+        fix_experts(module)
+        return module
+
+    def _new(
+        self, *, eager: bool, replaced: Mapping[int, Tensor] | None = None
+    ) -> nn.Module:
         own = "eager" if eager else None
-        return tapped_copy(
-            self.module,
+        return put_taps(
+            bare_copy(self.module, replaced),
             [*self.taps.values(), self._unembed],
             blocks=dict.fromkeys(self.blocks, self.arch.main.block.extras),
             attention=ATTENTION if self.has_interface else own,

@@ -8,7 +8,7 @@ import copy
 import functools
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from itertools import chain
 from typing import Any, Final, Protocol, runtime_checkable
@@ -70,7 +70,7 @@ ACTIVE: Final[ContextVar[Active | None]] = ContextVar("funlens", default=None)
 
 
 def bare_copy(
-    module: nn.Module, replaced: dict[int, Tensor] | None = None
+    module: nn.Module, replaced: Mapping[int, Tensor] | None = None
 ) -> nn.Module:
     """Copy a module's structure and share its tensors.
 
@@ -85,23 +85,22 @@ def bare_copy(
     return copy.deepcopy(module, memo)
 
 
-def tapped_copy(
-    module: nn.Module,
+def put_taps(
+    skeleton: nn.Module,
     taps: Iterable[Tap],
     *,
     blocks: Mapping[str, int],
     attention: str | None,
 ) -> nn.Module:
-    """Copy a module's structure and place its taps.
+    """Place the taps of a bare copy.
 
     Args:
-        module: The module; it is only read.
+        skeleton: The copy, which nobody else holds.
         taps: What to tap.
         blocks: Blocks, which a run may leave out, and how much each returns after
             the residual.
         attention: Attention implementation to set; None leaves the module's own.
     """
-    skeleton = bare_copy(module)
     if attention is not None:
         _set_attention(skeleton, attention)
     sides: defaultdict[str, set[Side]] = defaultdict(set)
@@ -119,14 +118,24 @@ def tapped_copy(
 
 
 def _set_attention(skeleton: nn.Module, attention: str) -> None:
+    for part, config in _configs(skeleton, "_attn_implementation"):
+        part.__dict__.setdefault("funlens_base", config._attn_implementation)  # noqa: SLF001 -- HuggingFace's only name for it
+    for _, config in _configs(skeleton, "_attn_implementation"):
+        config._attn_implementation = attention  # noqa: SLF001 -- HuggingFace's only name for it
+
+
+def fix_experts(skeleton: nn.Module) -> None:
+    """Run experts in the one way whose shapes do not depend on the router."""
+    for _, config in _configs(skeleton, "_experts_implementation"):
+        config._experts_implementation = "batched_mm"  # noqa: SLF001 -- HuggingFace's only name for it
+
+
+def _configs(skeleton: nn.Module, field: str) -> Iterator[tuple[nn.Module, Any]]:
+    """Go through the modules whose config has a field."""
     for part in skeleton.modules():
         config: Any = getattr(part, "config", None)
-        if hasattr(config, "_attn_implementation"):
-            part.__dict__.setdefault("funlens_base", config._attn_implementation)  # noqa: SLF001 -- HuggingFace's only name for it
-    for part in skeleton.modules():
-        config: Any = getattr(part, "config", None)
-        if hasattr(config, "_attn_implementation"):
-            config._attn_implementation = attention  # noqa: SLF001 -- HuggingFace's only name for it
+        if hasattr(config, field):
+            yield part, config
 
 
 def _place(at: nn.Module, path: str, sides: set[Side], *, interface: bool) -> None:

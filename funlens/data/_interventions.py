@@ -197,7 +197,7 @@ class Apply:
     function: Callable[[Tensor], Tensor]
 
 
-Intervention: TypeAlias = (
+ForwardEdit: TypeAlias = (
     Zero
     | Mean
     | Set
@@ -213,6 +213,38 @@ Intervention: TypeAlias = (
     | Splice
     | Apply
 )
+
+
+@attrs.frozen(eq=False)
+class Backward:
+    """Do something to the gradient at a site, as it passes backward.
+
+    The value itself stays. What lies before the site, and the gradient that
+    `run_with_grads` keeps there, see the changed gradient.
+
+    Attributes:
+        edit: What to do, and where: any kind but `Splice`.
+    """
+
+    edit: ForwardEdit
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what means nothing for a gradient."""
+        held: object = self.edit
+        if isinstance(held, (Backward, Splice)) or not hasattr(held, "site"):
+            raise InputError(
+                f"Backward holds a {type(held).__name__}",
+                "an intervention such as `Zero(z(9))`, and no Splice",
+                "Write `Backward(Zero(site))`",
+            )
+
+    @property
+    def site(self) -> Site:
+        """Where the gradient is changed."""
+        return self.edit.site
+
+
+Intervention: TypeAlias = ForwardEdit | Backward
 
 DECIDING: Final = (Zero, Mean, Set, Patch, Freeze)
 """Kinds that decide a value whatever it was: two at one place conflict."""

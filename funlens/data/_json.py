@@ -22,6 +22,7 @@ from funlens.data._files import (
 from funlens.data._interventions import (
     Add,
     Apply,
+    Backward,
     Clamp,
     Freeze,
     Interchange,
@@ -46,6 +47,7 @@ _KINDS: Final[Mapping[str, Callable[..., Intervention]]] = {
     kind.__name__: kind
     for kind in (
         Add,
+        Backward,
         Clamp,
         Freeze,
         Interchange,
@@ -81,7 +83,7 @@ def to_json(interventions: Sequence[Intervention], path: str | PathLike[str]) ->
     beside = _beside(target)
     tensors: dict[str, Tensor] = {}
     rows = [
-        _row(index, record, tensors=tensors)
+        _row(f"{index}", record, tensors=tensors)
         for index, record in enumerate(interventions)
     ]
     content = {
@@ -165,7 +167,7 @@ def _beside(path: Path) -> Path:
 
 
 def _row(
-    index: int, record: Intervention, *, tensors: dict[str, Tensor]
+    index: str, record: Intervention, *, tensors: dict[str, Tensor]
 ) -> Mapping[str, Any]:
     """Write one intervention, leaving its tensors in `tensors`."""
     kind = type(record).__name__
@@ -182,6 +184,9 @@ def _row(
             row[field.name] = {"tensor": key}
         elif isinstance(value, Site):
             row[field.name] = str(value)
+        elif isinstance(record, Backward):
+            key = f"{index}.{field.name}"
+            row[field.name] = _row(key, record.edit, tensors=tensors)
         elif isinstance(value, float) and not math.isfinite(value):
             row[field.name] = {"number": str(value)}
         else:
@@ -203,6 +208,8 @@ def _value(value: object, held: Mapping[str, Tensor]) -> Any:
             return held[key]
         case {"number": str() as text}:
             return float(text)
+        case {"kind": str()}:
+            return _record(cast("Mapping[str, Any]", value), held)
         case None | bool() | int() | float() | str():
             return value
         case _:

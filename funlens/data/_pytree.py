@@ -15,6 +15,7 @@ from funlens.data._cache import ActivationCache, Receipt
 from funlens.data._interventions import (
     Add,
     Apply,
+    Backward,
     Clamp,
     Freeze,
     Interchange,
@@ -35,6 +36,7 @@ _Context: TypeAlias = tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]
 _TENSORS: Final[Mapping[type, tuple[str, ...]]] = {
     Add: ("vector",),
     Apply: (),
+    Backward: ("edit",),
     Clamp: (),
     Freeze: ("source",),
     Interchange: ("source", "directions"),

@@ -1,5 +1,6 @@
 """Planning runs and carrying them out."""
 
+from funlens.engine._dry import dry_run
 from funlens.engine._generate import Generation, generate, generate_with_cache
 from funlens.engine._grads import run_with_grads
 from funlens.engine._hooks import from_hooks
@@ -15,6 +16,7 @@ __all__ = [
     "Generation",
     "Inputs",
     "check",
+    "dry_run",
     "from_hooks",
     "generate",
     "generate_with_cache",

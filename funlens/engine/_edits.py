@@ -9,7 +9,9 @@ from funlens.data import (
     ActivationCache,
     Add,
     Apply,
+    Backward,
     Clamp,
+    ForwardEdit,
     Freeze,
     Interchange,
     Intervention,
@@ -29,6 +31,8 @@ from funlens.errors import DtypeError, FunlensError, ShapeError, UserFunctionErr
 def operand(edit: Intervention) -> tuple[str, Tensor] | None:
     """Name the tensor of an edit that must fit its site, if it has one."""
     match edit:
+        case Backward(edit=inner):
+            return operand(inner)
         case Mean(value=value) | Set(value=value) if isinstance(value, Tensor):
             return "value", value
         case Add(vector=vector):
@@ -51,6 +55,8 @@ def _source(edit: Patch | Freeze | Interchange) -> Tensor:
 
 def tensors(edit: Intervention) -> tuple[Tensor, ...]:
     """List every tensor that an edit holds, its module's parameters included."""
+    if isinstance(edit, Backward):
+        return tensors(edit.edit)
     if isinstance(edit, Splice):
         return tuple(edit.module.parameters())
     values = (getattr(edit, name) for name in type(edit).__match_args__)
@@ -68,7 +74,7 @@ def fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 
 def changed(  # noqa: C901, PLR0911 -- one short case for each kind
-    edit: Intervention, value: Tensor, *, where: str, generator: torch.Generator | None
+    edit: ForwardEdit, value: Tensor, *, where: str, generator: torch.Generator | None
 ) -> Tensor:
     """Carry an intervention out on the selected value.
 

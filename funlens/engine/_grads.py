@@ -57,6 +57,7 @@ def run_with_grads(
         found = torch.autograd.grad(
             value.sum(), kept, allow_unused=True, materialize_grads=True
         )
+        trace.check_arrived()
     plain = {site: held.detach() for site, held in cache.entries}
     grads = dict(zip(plain, found, strict=True))
     return RunWithGrads(

@@ -11,12 +11,15 @@ from funlens.adapters import Machinery, Point, Tap
 from funlens.data import (
     AXES,
     DECIDING,
+    Backward,
+    ForwardEdit,
     Intervention,
     ModelSpec,
     Part,
     Selection,
     Site,
     SiteLike,
+    Zero,
     to_sites,
 )
 from funlens.engine._edits import check_dtype, fits, operand
@@ -71,6 +74,7 @@ class Act:
     Attributes:
         tap: The tap.
         edits: Interventions in the order given.
+        backward: Interventions on the gradient.
         keeps: Captures.
         stash: Name under which the value is kept for the end of the block.
         rejoin: Names of the two values that replace the block's output.
@@ -78,6 +82,7 @@ class Act:
 
     tap: Tap
     edits: tuple[Edit, ...] = ()
+    backward: tuple[Edit, ...] = ()
     keeps: tuple[Keep, ...] = ()
     stash: str = ""
     rejoin: tuple[str, str] | None = None
@@ -290,19 +295,24 @@ def _conflicts(interventions: Sequence[Intervention]) -> list[FunlensError]:
     deciding = [
         (index, record)
         for index, record in enumerate(interventions)
-        if isinstance(record, DECIDING)
+        if isinstance(_plain_edit(record), DECIDING)
     ]
     return [
         ConflictError(named(*first), named(*second), str(second[1].site))
         for first, second in combinations(deciding, 2)
-        if type(first[1]) is not type(second[1]) or not _is_zero(first[1])
+        if isinstance(first[1], Backward) == isinstance(second[1], Backward)
+        if not _are_zero(first[1], second[1])
         if overlap(first[1].site, second[1].site)
     ]
 
 
-def _is_zero(record: Intervention) -> bool:
+def _plain_edit(record: Intervention) -> ForwardEdit:
+    return record.edit if isinstance(record, Backward) else record
+
+
+def _are_zero(first: Intervention, second: Intervention) -> bool:
     """Zero twice is zero once: no conflict."""
-    return type(record).__name__ == "Zero"
+    return all(isinstance(_plain_edit(record), Zero) for record in (first, second))
 
 
 def overlap(first: Site, second: Site) -> bool:
@@ -341,10 +351,14 @@ def _laid_out(
     stashed: set[tuple[str, int | None]] = set()
     for site in machinery.ordered(dict.fromkeys([*edits, *keeps])):
         tap = machinery.taps[site]
+        here = edits.get(site, ())
         act = Act(
-            tap=tap, edits=tuple(edits.get(site, ())), keeps=tuple(keeps.get(site, ()))
+            tap=tap,
+            edits=tuple(e for e in here if not isinstance(e.record, Backward)),
+            backward=tuple(e for e in here if isinstance(e.record, Backward)),
+            keeps=tuple(keeps.get(site, ())),
         )
-        if tap.rejoins and act.edits:
+        if tap.rejoins and here:
             stashed.add((site.stack, site.layer))
             act = attrs.evolve(act, stash=f"mid.{site}")
         acts[tap.path, tap.side].append(act)

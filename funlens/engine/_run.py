@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from funlens.adapters import ACTIVE, Machinery, Point
 from funlens.data import (
     ActivationCache,
+    Backward,
     Intervention,
     ModelSpec,
     Run,
@@ -266,6 +267,22 @@ def _wants_grad(interventions: Sequence[Intervention], options: Options) -> bool
     return any(tensor.requires_grad for tensor in passed)
 
 
+def _check_backward(interventions: Sequence[Intervention], *, grad: bool) -> None:
+    """Refuse an edit of a gradient where there will be none."""
+    if not any(isinstance(record, Backward) for record in interventions):
+        return
+    if not grad:
+        raise OptionError(
+            "interventions",
+            "one of them changes a gradient, and this run records no graph",
+            ("`run_with_grads`", "`torch.func.grad`", "`grad=True`"),
+        )
+    if forces_eager():
+        raise OptionError(
+            "interventions", "one of them changes a gradient: forward mode has none"
+        )
+
+
 def forces_eager() -> bool:
     """Tell whether a forward-mode derivative is taken, which SDPA has not."""
     functorch: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
@@ -281,6 +298,7 @@ def traced(
     options: Options,
     measures: bool = False,
     links: bool = False,
+    module: nn.Module | None = None,
 ) -> tuple[Tensor, Trace]:
     """Carry a plan out.
 
@@ -291,6 +309,7 @@ def traced(
         options: How.
         measures: Whether to measure by how much each edit changed its value.
         links: Whether to make captured values part of the graph.
+        module: A tapped structure to run instead of the spec's own.
     """
     machinery: Machinery = spec.engine
     trace = Trace(
@@ -307,13 +326,14 @@ def traced(
     _set_logits(spec, trace, options, prepared)
     eager = plan.needs_eager or trace.forces_eager
     grad = links or _wants_grad(plan.interventions, options)
+    _check_backward(plan.interventions, grad=grad)
     lent: AbstractContextManager[nn.Module] = (
-        nullcontext(machinery.tapped(eager=eager))
+        nullcontext(module or machinery.tapped(eager=eager))
         if options.params is None
         else machinery.lent(eager=eager)
     )
-    with lent as module, nullcontext() if grad else torch.no_grad():
-        out = _entered(module, prepared.kwargs, trace, params=options.params)
+    with lent as running, nullcontext() if grad else torch.no_grad():
+        out = _entered(running, prepared.kwargs, trace, params=options.params)
     trace.check_acted()
     return out, trace
 

@@ -16,7 +16,8 @@ from funlens.adapters import (
     unless_same,
     with_scale,
 )
-from funlens.data import Noise, Receipt, Site
+from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
+from funlens.engine._backward import with_gradient
 from funlens.engine._edits import changed
 from funlens.engine._inputs import Frame
 from funlens.engine._plan import Act, Edit, Plan, named
@@ -64,6 +65,7 @@ class Trace:
         self.counts = [0] * len(plan.interventions)
         self.shapes: list[tuple[int, ...]] = [()] * len(plan.interventions)
         self.squares: list[Tensor | None] = [None] * len(plan.interventions)
+        self.arrived: set[int] = set()
         self.finites: list[tuple[str, str, Tensor]] = []
         self.stashes: dict[str, Tensor] = {}
         self.generators: dict[int, torch.Generator] = {}
@@ -113,17 +115,22 @@ class Trace:
         offset = self._offset(step.tap, value)
         for edit in step.edits:
             new = self._edited(edit, new, offset=offset)
-        if new is not value or (self.links and step.keeps):
-            new = self._linked(new) if self.links and step.keeps else new
+        new = self._linked(new) if self.links and step.keeps else new
+        passed = new
+        for edit in step.backward:
+            passed = self._turned(edit, passed, offset=offset)
+        if passed is not value or (self.links and step.keeps):
             raw = _put(
-                raw, step.tap.index, self._write(step.tap, tensor, (value, new), seen)
+                raw,
+                step.tap.index,
+                self._write(step.tap, tensor, (value, passed), seen),
             )
         for keep in step.keeps:
             part = selected(new, keep.where, offset)
             if part is not None:
                 self._keep(keep.site, part, in_place=step.tap.in_place)
         if step.stash:
-            self.stashes[step.stash] = new
+            self.stashes[step.stash] = passed
         return raw
 
     def _linked(self, value: Tensor) -> Tensor:
@@ -148,9 +155,9 @@ class Trace:
 
     def _edited(self, edit: Edit, value: Tensor, *, offset: int) -> Tensor:
         old = selected(value, edit.where, offset)
-        if old is None:
-            return value
         record, index = edit.record, edit.index
+        if old is None or isinstance(record, Backward):
+            return value
         where = named(index, record)
         noise = self._generator(index, record)
         new = changed(record, old, where=where, generator=noise)
@@ -162,6 +169,25 @@ class Trace:
             self.squares[index] = square if before is None else before + square
         if self.finite:
             self.finites.append((where, str(record.site), torch.isfinite(new).all()))
+        return written(value, new, edit.where, offset=offset)
+
+    def _turned(self, edit: Edit, value: Tensor, *, offset: int) -> Tensor:
+        """Let an edit act on the gradient of a value, when it comes."""
+        old = selected(value, edit.where, offset)
+        record, index = edit.record, edit.index
+        if old is None or not isinstance(record, Backward):
+            return value
+        inner: ForwardEdit = record.edit
+        where = named(index, record)
+        noise = self._generator(index, inner)
+        self.counts[index] += 1
+        self.shapes[index] = tuple(old.shape)
+
+        def change(gradient: Tensor) -> Tensor:
+            self.arrived.add(index)
+            return changed(inner, gradient, where=where, generator=noise)
+
+        new = with_gradient(old, change)
         return written(value, new, edit.where, offset=offset)
 
     def _generator(self, index: int, record: Any) -> torch.Generator | None:
@@ -211,6 +237,16 @@ class Trace:
         moved = [site for site, part, then in self.versions if part._version != then]  # noqa: SLF001 -- torch has no public name for it
         if moved:  # a family that changes a tensor in place must say so in its table
             raise AssertionError(f"changed in place after capture: {moved}")
+
+    def check_arrived(self) -> None:
+        """Refuse a backward in which an edit of a gradient met none.
+
+        Raises:
+            NeverActedError: The metric does not depend on the site.
+        """
+        for index, record in enumerate(self.plan.interventions):
+            if isinstance(record, Backward) and index not in self.arrived:
+                raise NeverActedError(named(index, record), str(record.site))
 
     def receipts(self) -> tuple[Receipt, ...]:
         """Say what each intervention did."""

@@ -64,6 +64,8 @@ def resolved(
 ) -> tuple[Axis, ...]:
     """Turn a site's selection into indices, for the positions of one run.
 
+    They come in the order of the axes.
+
     Args:
         site: The site.
         sizes: Length of every axis.
@@ -91,7 +93,7 @@ def resolved(
         )
         dropped = drops_axis(chosen)
         found.append(Axis(at=at, found=indices, dropped=dropped, moves=moves))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda axis: axis.at))
 
 
 def selected(value: Tensor, where: tuple[Axis, ...], offset: int) -> Tensor | None:

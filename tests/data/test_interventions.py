@@ -13,6 +13,7 @@ from funlens.data import (
     ActivationCache,
     Add,
     Apply,
+    Backward,
     Clamp,
     Freeze,
     Interchange,
@@ -47,6 +48,7 @@ _VECTOR = torch.rand(8, generator=torch.Generator().manual_seed(0))
 _ROWS = torch.rand(3, 8, generator=torch.Generator().manual_seed(1))
 _EVERY: tuple[Intervention, ...] = (
     Zero(_SITE),
+    Backward(Add(_SITE, torch.arange(4.0), scale=2.0)),
     Mean(_SITE, _VECTOR),
     Set(_SITE, 2.0),
     Set(_SITE, _VECTOR.bfloat16()),

@@ -146,3 +146,28 @@ def test_kind_equals_hand_computation(name: str, kind: str) -> None:
     expected = by_hand(kept(name, site))
     got = kept(name, site, [make(site)])
     torch.testing.assert_close(expected, got, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    "site",
+    [
+        fl.z(1, head=2, pos=-1),
+        fl.z(1, head=(0, 2), pos=-1),
+        fl.pattern(0, head=1, query=3, key=(0, 2)),
+        fl.mlp_post(1, pos=torch.tensor([1, 3]), neuron=5),
+    ],
+    ids=str,
+)
+def test_several_selections_mean_their_product(name: str, site: fl.Site) -> None:
+    """What is kept is cut out of the whole, and an edit changes just that."""
+    spec, inputs = fl.from_module(tiny_hf_model(name)), tiny_inputs(name)
+    _, whole = fl.run_with_cache(spec, inputs, capture=[site.whole])
+    _, part = fl.run_with_cache(spec, inputs, capture=[site])
+    assert torch.equal(whole[site], part[site])
+    _, edited = fl.run_with_cache(
+        spec, inputs, [fl.Set(site, part[site] + 1.0)], capture=[site.whole]
+    )
+    moved = edited[site.whole] != whole[site.whole]
+    assert torch.equal(whole[site] + 1.0, edited[site])
+    assert part[site].numel() == moved.sum()
