@@ -1,5 +1,6 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
+from funlens.adapters._active import ACTIVE, Active, Point, Seen
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
@@ -15,7 +16,6 @@ from funlens.adapters._language import (
 from funlens.adapters._load import ContextLengthWarning, load
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._registry import from_module, replaced, sites, supported
-from funlens.adapters._skeleton import ACTIVE, Active, Point, Seen
 from funlens.adapters._taps import Sizes, Tap, find
 from funlens.adapters._tokens import (
     padding_mask,
@@ -28,6 +28,7 @@ from funlens.adapters._tokens import (
     tokenize_and_concatenate,
     tokens_to_directions,
 )
+from funlens.adapters._transforms import is_forward_mode, is_functional
 from funlens.adapters._views import (
     BeforeSink,
     EveryRow,
@@ -36,6 +37,7 @@ from funlens.adapters._views import (
     Scaled,
     Slots,
     Swapped,
+    Tokens,
     Whole,
     head_results,
     input_by_output,
@@ -97,6 +99,7 @@ __all__ = [
     "W_in",
     "W_out",
     "W_pos",
+    "Tokens",
     "Whole",
     "b_K",
     "b_O",
@@ -109,6 +112,8 @@ __all__ = [
     "generation_options",
     "head_results",
     "input_by_output",
+    "is_forward_mode",
+    "is_functional",
     "load",
     "norm_scale",
     "padding_mask",

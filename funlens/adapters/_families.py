@@ -50,7 +50,7 @@ def _like_llama(*model_types: str, block: Block, norm: str = "rms") -> Architect
     return Architecture(model_types=model_types, main=main, norm=kind)
 
 
-_MIXTURE: Final = Experts(path="mlp", router="mlp.gate")
+_MIXTURE: Final = Experts(path="mlp", router="mlp.gate", experts="mlp.experts")
 _LLAMAS: Final = (
     _LLAMA,
     _like_llama(
@@ -299,6 +299,7 @@ _BLOOM: Final = Architecture(
         ln_final="transformer.ln_f",
     ),
     norm="layer",
+    plain={"BloomGelu": "bloom_gelu_forward"},
 )
 
 _FALCON: Final = Architecture(

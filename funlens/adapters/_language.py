@@ -96,11 +96,13 @@ class Experts:
 
     Attributes:
         path: The module.
-        router: Its router, which returns logits, weights and indices.
+        router: Its router, whose first projection gives the logits.
+        experts: The experts, which transformers' experts interface runs.
     """
 
     path: str
     router: str
+    experts: str
 
 
 @attrs.frozen(kw_only=True)
@@ -191,6 +193,9 @@ class Architecture:
         norm: Kind of its norms.
         is_causal: Whether positions see only earlier ones.
         sizes: Config fields that are not called as usual.
+        plain: Classes of modules with an autograd function of their own, which
+            `torch.func` cannot pass, and the function of the same modelling file that
+            computes the same values.
     """
 
     model_types: tuple[str, ...]
@@ -201,3 +206,4 @@ class Architecture:
     norm: NormKind = "rms"
     is_causal: bool = True
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    plain: Mapping[str, str] = attrs.field(factory=dict[str, str])

@@ -11,8 +11,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from funlens.adapters._attention import ATTENTION
 from funlens.adapters._language import Architecture
-from funlens.adapters._skeleton import ATTENTION, bare_copy, fix_experts, put_taps
+from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Sizes, Tap, find, is_centered
 from funlens.data import Site, SiteInfo
 
@@ -124,6 +125,7 @@ class Machinery:
             [*self.taps.values(), self._unembed],
             blocks=dict.fromkeys(self.blocks, self.arch.main.block.extras),
             attention=ATTENTION if self.has_interface else own,
+            plain=self.arch.plain,
         )
 
     @contextmanager

@@ -8,10 +8,12 @@ from typing import Any, Final
 import attrs
 from torch import nn
 
+from funlens.adapters._attention import ATTENTION, register_attention
+from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._language import Architecture
 from funlens.adapters._machinery import Machinery
-from funlens.adapters._skeleton import ATTENTION, bare_copy, register_attention
+from funlens.adapters._skeleton import bare_copy
 from funlens.adapters._taps import Binder, Tap, find, sizes_of, taps_of
 from funlens.data import AXES, BosPolicy, ModelSpec, SiteInfo
 from funlens.errors import (
@@ -83,6 +85,7 @@ def from_module(
     config = inner.config
     arch = adapter or _table_for(config)
     register_attention()
+    register_experts()
     skeleton = bare_copy(inner)
     skeleton_config: Any = skeleton.config
     binder = Binder(

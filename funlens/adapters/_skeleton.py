@@ -9,64 +9,22 @@ import functools
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
 from itertools import chain
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from funlens.adapters._active import ACTIVE, Point, Seen
+from funlens.adapters._attention import ATTENTION
+from funlens.adapters._experts import EXPERTS
+from funlens.adapters._inside import Inside
 from funlens.adapters._taps import Side, Tap, find
+from funlens.adapters._transforms import is_functional
 
-ATTENTION: Final = "funlens"
-Point = tuple[str, Side]
-
+_ATTENTION_FIELD: Final = "_attn_implementation"
+_EXPERTS_FIELD: Final = "_experts_implementation"
+_OF_ATTENTION: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
 _IDS: Final = ("decoder_input_ids", "input_ids", "inputs_embeds")
-
-
-@runtime_checkable
-class Active(Protocol):
-    """What a run does at the taps."""
-
-    def wants(self, point: Point) -> bool:
-        """Tell whether the run looks at a point."""
-        ...
-
-    def wants_inside(self, path: str) -> bool:
-        """Tell whether the run looks at scores, pattern or a router of a module."""
-        ...
-
-    def act(self, point: Point, raw: Any, seen: "Seen") -> Any:
-        """Look at a tensor, and give it or another back."""
-        ...
-
-    def begins(self, n_pos: int) -> None:
-        """Learn how many positions a forward of the whole model is given."""
-        ...
-
-    def skips(self, path: str) -> bool:
-        """Tell whether a block is left out."""
-        ...
-
-    @property
-    def forces_eager(self) -> bool:
-        """Whether SDPA cannot be used in this run."""
-        ...
-
-
-class Seen:
-    """The module at a tap, and what entered it."""
-
-    __slots__ = ("entered", "module")
-
-    def __init__(self, module: nn.Module, entered: Any) -> None:
-        self.module = module
-        self.entered = entered
-
-
-ACTIVE: Final[ContextVar[Active | None]] = ContextVar("funlens", default=None)
 
 
 def bare_copy(
@@ -91,6 +49,7 @@ def put_taps(
     *,
     blocks: Mapping[str, int],
     attention: str | None,
+    plain: Mapping[str, str],
 ) -> nn.Module:
     """Place the taps of a bare copy.
 
@@ -100,9 +59,12 @@ def put_taps(
         blocks: Blocks, which a run may leave out, and how much each returns after
             the residual.
         attention: Attention implementation to set; None leaves the module's own.
+        plain: Classes of modules that `torch.func` cannot pass, and the function of
+            their modelling file that computes the same.
     """
     if attention is not None:
-        _set_attention(skeleton, attention)
+        _set_implementation(skeleton, _ATTENTION_FIELD, attention, "funlens_base")
+    _set_implementation(skeleton, _EXPERTS_FIELD, EXPERTS, "funlens_experts")
     sides: defaultdict[str, set[Side]] = defaultdict(set)
     for tap in taps:
         sides[tap.path].add(tap.side)
@@ -112,22 +74,24 @@ def put_taps(
             raise AssertionError(path)
         _place(at, path, wanted, interface=attention == ATTENTION)
     _announce(skeleton)
+    _make_plain(skeleton, plain)
     for path, extras in blocks.items():
         _make_skippable(find(skeleton, path) or skeleton, path, extras=extras)
     return skeleton
 
 
-def _set_attention(skeleton: nn.Module, attention: str) -> None:
-    for part, config in _configs(skeleton, "_attn_implementation"):
-        part.__dict__.setdefault("funlens_base", config._attn_implementation)  # noqa: SLF001 -- HuggingFace's only name for it
-    for _, config in _configs(skeleton, "_attn_implementation"):
-        config._attn_implementation = attention  # noqa: SLF001 -- HuggingFace's only name for it
+def _set_implementation(skeleton: nn.Module, field: str, name: str, note: str) -> None:
+    """Set an implementation throughout, and note on each module what it had."""
+    for part, config in _configs(skeleton, field):
+        part.__dict__.setdefault(note, getattr(config, field))
+    for _, config in _configs(skeleton, field):
+        setattr(config, field, name)
 
 
 def fix_experts(skeleton: nn.Module) -> None:
     """Run experts in the one way whose shapes do not depend on the router."""
-    for _, config in _configs(skeleton, "_experts_implementation"):
-        config._experts_implementation = "batched_mm"  # noqa: SLF001 -- HuggingFace's only name for it
+    for part, _ in _configs(skeleton, _EXPERTS_FIELD):
+        part.__dict__["funlens_experts"] = "batched_mm"
 
 
 def _configs(skeleton: nn.Module, field: str) -> Iterator[tuple[nn.Module, Any]]:
@@ -146,10 +110,10 @@ def _place(at: nn.Module, path: str, sides: set[Side], *, interface: bool) -> No
     points: list[Point] = [(path, side) for side in leaving if side in sides]
     if points:
         at.register_forward_hook(_leaving(points), with_kwargs=True)
-    inside = sides & {"scores", "pattern", "rot_q", "rot_k", "linear"}
+    inside = sides - {"in", "scale", "heads", "out"}
     if inside:
         at.__dict__["funlens_path"] = path
-    if "linear" in inside or (inside and not interface):
+    if "linear" in inside or (inside & _OF_ATTENTION and not interface):
         _watch_inside(at, path)
 
 
@@ -213,6 +177,23 @@ def _announce(skeleton: nn.Module) -> None:
     skeleton.forward = announced
 
 
+def _make_plain(skeleton: nn.Module, plain: Mapping[str, str]) -> None:
+    """Let some modules run a function of torch operations under `torch.func`."""
+    for part in skeleton.modules():
+        name = plain.get(type(part).__name__)
+        if name is None:
+            continue
+        function = vars(sys.modules[type(part).__module__])[name]
+        part.forward = _either(part.forward, function)
+
+
+def _either(own: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(*args: Any) -> Any:
+        return plain(*args) if is_functional() else own(*args)
+
+    return forward
+
+
 def _make_skippable(block: nn.Module, path: str, *, extras: int) -> None:
     forward = block.forward
 
@@ -224,116 +205,3 @@ def _make_skippable(block: nn.Module, path: str, *, extras: int) -> None:
         return (entered, *[None] * extras) if extras else entered
 
     block.forward = skippable
-
-
-_SOFTMAX: Final = frozenset({F.softmax, torch.softmax, Tensor.softmax})
-_PRODUCT: Final = frozenset(
-    {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
-)
-
-
-class Inside(TorchFunctionMode):
-    """While a module runs: its softmax, its first product, its first projection."""
-
-    def __init__(self, active: Active, path: str, module: nn.Module) -> None:
-        super().__init__()
-        self.active = active
-        self.path = path
-        self.seen = Seen(module, None)
-        self.products = 0
-        self.projections = 0
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Let the run look before and after."""
-        del types
-        kwargs = kwargs or {}
-        if func in _SOFTMAX:
-            args = (self._act("scores", args[0]), *args[1:])
-            return self._act("pattern", func(*args, **kwargs))
-        if func in _PRODUCT and args[0].ndim == 4:  # noqa: PLR2004 -- batch head query key
-            self.products += 1
-            if self.products == 1:
-                keys = self._act("rot_k", args[1].transpose(-1, -2))
-                args = (self._act("rot_q", args[0]), keys.transpose(-1, -2), *args[2:])
-        if func is F.linear:
-            self.projections += 1
-            if self.projections == 1:
-                return self._act("linear", func(*args, **kwargs))
-        return func(*args, **kwargs)
-
-    def _act(self, side: Side, raw: Any) -> Any:
-        point: Point = (self.path, side)
-        if not self.active.wants(point):
-            return raw
-        return self.active.act(point, raw, self.seen)
-
-
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Attend for every family: SDPA, or eager where the run looks inside."""
-    from transformers import modeling_utils
-
-    active = ACTIVE.get()
-    path = module.__dict__.get("funlens_path", "")
-    base = module.__dict__.get("funlens_base", "eager")
-    if active is None:
-        watched = False
-    else:
-        watched = active.wants_inside(path)
-        query, key = _rotated(active, path, module, query, key)
-        base = "eager" if watched or active.forces_eager else base
-    if base != "eager":
-        functions: Any = modeling_utils.ALL_ATTENTION_FUNCTIONS
-        return functions[base](module, query, key, value, attention_mask, **kwargs)
-    eager: Any = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
-    mask = _additive(module, attention_mask, query, key)
-    if active is None or not watched:
-        return eager(module, query, key, value, mask, **kwargs)
-    with Inside(active, path, module) as inside:
-        inside.products = 1  # queries and keys were seen as arguments
-        return eager(module, query, key, value, mask, **kwargs)
-
-
-def _rotated(
-    active: Active, path: str, module: nn.Module, query: Tensor, key: Tensor
-) -> tuple[Tensor, Tensor]:
-    seen = Seen(module, None)
-    if active.wants((path, "rot_q")):
-        query = active.act((path, "rot_q"), query, seen)
-    if active.wants((path, "rot_k")):
-        key = active.act((path, "rot_k"), key, seen)
-    return query, key
-
-
-def _additive(
-    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor
-) -> Tensor | None:
-    """Turn SDPA's mask into the one that is added to scores."""
-    lowest = torch.finfo(query.dtype).min
-    if mask is None:
-        n_queries, n_keys = query.shape[2], key.shape[2]
-        if n_queries == 1 or not getattr(module, "is_causal", True):
-            return None
-        seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
-        mask = seen.tril(n_keys - n_queries)[None, None]
-    if mask.dtype != torch.bool:
-        return mask
-    zero = torch.zeros((), dtype=query.dtype, device=query.device)
-    return torch.where(mask, zero, lowest)
-
-
-def register_attention() -> None:
-    """Make the name `funlens` known to transformers; twice is once."""
-    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
-
-    AttentionInterface.register(ATTENTION, attend)
-    masks: Any = masking_utils
-    AttentionMaskInterface.register(ATTENTION, masks.sdpa_mask)

@@ -24,13 +24,25 @@ from funlens.adapters._views import (
     Scaled,
     Slots,
     Swapped,
+    Tokens,
     View,
 )
 from funlens.data import Site
 from funlens.errors import UnsupportedConfigError
 
 Side: TypeAlias = Literal[
-    "in", "out", "scale", "scores", "pattern", "rot_q", "rot_k", "linear", "heads"
+    "in",
+    "out",
+    "scale",
+    "heads",
+    "scores",
+    "pattern",
+    "rot_q",
+    "rot_k",
+    "linear",
+    "choices",
+    "weights",
+    "experts",
 ]
 
 
@@ -313,7 +325,9 @@ class _Layer:
         """A mixture of experts."""
         yield self.tap("mlp_in", words.path, "in")
         yield self.tap("router_logits", words.router, "linear")
-        yield self.tap("router_weights", words.router, "out", index=1)
+        yield self.tap("router_weights", words.experts, "weights")
+        yield self.tap("router_indices", words.experts, "choices")
+        yield self.tap("expert_out", words.experts, "experts", view=Tokens())
         yield self.added("mlp_out", self.block.ln2_post or words.path)
 
     def dense(self, words: Mlp) -> Iterator[Tap]:

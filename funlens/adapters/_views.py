@@ -38,6 +38,19 @@ class Whole:
 
 
 @attrs.frozen
+class Tokens:
+    """All rows' tokens on one axis, which comes first."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Unfold it into rows and positions."""
+        return _split(raw, 0, (batch, -1))
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Fold back."""
+        return value.reshape(raw.shape)
+
+
+@attrs.frozen
 class Heads:
     """Heads next to each other on the last axis."""
 
@@ -166,7 +179,7 @@ class EveryRow:
 
 
 View: TypeAlias = (
-    Whole | Heads | Slots | Half | Swapped | BeforeSink | Scaled | EveryRow
+    Whole | Tokens | Heads | Slots | Half | Swapped | BeforeSink | Scaled | EveryRow
 )
 
 WHOLE: Final = Whole()

@@ -30,7 +30,14 @@ from funlens.data._json import (
     same_record,
     to_json,
 )
-from funlens.data._parts import AXES, LAYER_PARTS, MODEL_PARTS, axes_of, axis_of
+from funlens.data._parts import (
+    AXES,
+    INTEGER_PARTS,
+    LAYER_PARTS,
+    MODEL_PARTS,
+    axes_of,
+    axis_of,
+)
 from funlens.data._pick import POSITION_WORDS, columns, drops_axis, pick, take
 from funlens.data._selections import Generated, PerRow, Selection, Span, generated
 from funlens.data._sites import Part, Site, SiteLike, to_sites
@@ -48,6 +55,7 @@ __all__ = [
     "ForwardEdit",
     "Freeze",
     "Generated",
+    "INTEGER_PARTS",
     "Interchange",
     "Intervention",
     "LAYER_PARTS",

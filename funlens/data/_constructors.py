@@ -42,6 +42,7 @@ __all__ = [
     "resid_pre",
     "rot_k",
     "rot_q",
+    "router_indices",
     "router_logits",
     "router_weights",
     "ssm_in",
@@ -143,11 +144,14 @@ mlp_out: Final = Part("mlp_out")
 router_logits: Final = Part("router_logits")
 """Scores of a router, before it chooses; editing them changes the choice."""
 
+router_indices: Final = Part("router_indices")
+"""Numbers of the chosen experts, `int64`."""
+
 router_weights: Final = Part("router_weights")
-"""Weights of the chosen experts."""
+"""What each chosen expert's output is multiplied by."""
 
 expert_out: Final = Part("expert_out")
-"""Output of each chosen expert; no architecture declares it yet."""
+"""What each chosen expert adds: its output times its weight, in the router's order."""
 
 ssm_in: Final = Part("ssm_in")
 """What a state-space mixer is given."""

@@ -50,6 +50,7 @@ LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "ln2_normalized": _RESIDUAL,
     "mlp_in": _RESIDUAL,
     "router_logits": ("batch", "pos", "expert"),
+    "router_indices": ("batch", "pos", "choice"),
     "router_weights": ("batch", "pos", "choice"),
     "expert_out": ("batch", "pos", "choice", "d_model"),
     "mlp_pre": _NEURONS,
@@ -67,6 +68,9 @@ LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 """Axes of the parts that every layer has, in the order of the forward pass."""
 
 AXES: Final[Mapping[str, tuple[str, ...]]] = {**MODEL_PARTS, **LAYER_PARTS}
+
+INTEGER_PARTS: Final = frozenset({"router_indices"})
+"""Parts that hold indices (`int64`) rather than activations."""
 
 SELECTED_AXES: Final[Mapping[str, tuple[str, ...]]] = {
     "head": ("head", "kv_head"),

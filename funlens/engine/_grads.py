@@ -53,13 +53,13 @@ def run_with_grads(
         if value.ndim > 1:
             raise ShapeError("the metric", tuple(value.shape), ())
         cache = cache_of(spec, trace)
-        kept = [tensor for _, tensor in cache.entries]
+        kept = {s: held for s, held in cache.entries if held.is_floating_point()}
         found = torch.autograd.grad(
-            value.sum(), kept, allow_unused=True, materialize_grads=True
+            value.sum(), [*kept.values()], allow_unused=True, materialize_grads=True
         )
         trace.check_arrived()
     plain = {site: held.detach() for site, held in cache.entries}
-    grads = dict(zip(plain, found, strict=True))
+    grads = dict(zip(kept, found, strict=True))
     return RunWithGrads(
         logits.detach(),
         attrs.evolve(cache, entries=plain),

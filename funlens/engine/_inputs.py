@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import padding_mask, to_tokens
+from funlens.adapters import is_functional, padding_mask, to_tokens
 from funlens.data import ModelSpec
 from funlens.errors import InputError
 
@@ -148,12 +148,6 @@ def _inferred_mask(spec: ModelSpec, source: Tensor) -> Tensor | None:
     if spec.tokenizer is None or is_functional():
         return None
     return padding_mask(spec, source)
-
-
-def is_functional() -> bool:
-    """Tell whether a `torch.func` transform is active."""
-    functorch: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
-    return functorch._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 -- as above
 
 
 def _frame(source: Tensor, mask: Tensor | None) -> Frame:

@@ -6,11 +6,13 @@ from itertools import combinations
 from typing import Final
 
 import attrs
+import torch
 
 from funlens.adapters import Machinery, Point, Tap
 from funlens.data import (
     AXES,
     DECIDING,
+    INTEGER_PARTS,
     Backward,
     ForwardEdit,
     Intervention,
@@ -218,7 +220,8 @@ def check_edit(
     if not moving and not fits(tuple(held[1].shape), expected):
         names = tuple(name for name, _ in left)
         raise ShapeError(f"{where}.{held[0]}", tuple(held[1].shape), expected, names)
-    check_dtype(record, spec.dtype, where=where)
+    is_index = record.site.part in INTEGER_PARTS
+    check_dtype(record, torch.int64 if is_index else spec.dtype, where=where)
 
 
 def make_plan(

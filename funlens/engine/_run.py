@@ -8,7 +8,13 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import ACTIVE, Machinery, Point
+from funlens.adapters import (
+    ACTIVE,
+    Machinery,
+    Point,
+    is_forward_mode,
+    is_functional,
+)
 from funlens.data import (
     ActivationCache,
     Backward,
@@ -26,7 +32,6 @@ from funlens.engine._inputs import (
     Prepared,
     accepts,
     compiled_kwargs,
-    is_functional,
     prepare,
 )
 from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
@@ -243,7 +248,7 @@ def _bare(
             return _called(machinery.module, kwargs).logits
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     options = Options(grad=grad)
-    if forces_eager():
+    if is_forward_mode():
         plan = make_plan(spec, prepared.frames, ())
         return traced(spec, prepared, plan, options=options)[0]
     with nullcontext() if _wants_grad((), options) else torch.no_grad():
@@ -277,17 +282,10 @@ def _check_backward(interventions: Sequence[Intervention], *, grad: bool) -> Non
             "one of them changes a gradient, and this run records no graph",
             ("`run_with_grads`", "`torch.func.grad`", "`grad=True`"),
         )
-    if forces_eager():
+    if is_forward_mode():
         raise OptionError(
             "interventions", "one of them changes a gradient: forward mode has none"
         )
-
-
-def forces_eager() -> bool:
-    """Tell whether a forward-mode derivative is taken, which SDPA has not."""
-    functorch: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
-    stack: Any = functorch._functorch.get_interpreter_stack() or ()  # noqa: SLF001 -- as above
-    return any(level.key().name == "Jvp" for level in stack)
 
 
 def traced(
@@ -320,7 +318,7 @@ def traced(
         links=links,
         finite=options.finite,
         # SDPA's fused kernel has no derivative for a mask that carries a bias, as T5's
-        forces_eager=forces_eager() or (spec.is_encoder_decoder and is_functional()),
+        forces_eager=is_forward_mode() or (spec.is_encoder_decoder and is_functional()),
     )
     _set_bounds(spec, trace, options, prepared.main)
     _set_logits(spec, trace, options, prepared)

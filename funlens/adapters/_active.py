@@ -1,0 +1,53 @@
+"""What a run looks like from a tap: the door between the two."""
+
+from contextvars import ContextVar
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+
+from torch import nn
+
+from funlens.adapters._taps import Side
+
+Point: TypeAlias = tuple[str, Side]
+
+
+@runtime_checkable
+class Active(Protocol):
+    """What a run does at the taps."""
+
+    def wants(self, point: Point) -> bool:
+        """Tell whether the run looks at a point."""
+        ...
+
+    def wants_inside(self, path: str) -> bool:
+        """Tell whether the run looks at scores, pattern or a router of a module."""
+        ...
+
+    def act(self, point: Point, raw: Any, seen: "Seen") -> Any:
+        """Look at a tensor, and give it or another back."""
+        ...
+
+    def begins(self, n_pos: int) -> None:
+        """Learn how many positions a forward of the whole model is given."""
+        ...
+
+    def skips(self, path: str) -> bool:
+        """Tell whether a block is left out."""
+        ...
+
+    @property
+    def forces_eager(self) -> bool:
+        """Whether SDPA cannot be used in this run."""
+        ...
+
+
+class Seen:
+    """The module at a tap, and what entered it."""
+
+    __slots__ = ("entered", "module")
+
+    def __init__(self, module: nn.Module, entered: Any) -> None:
+        self.module = module
+        self.entered = entered
+
+
+ACTIVE: Final[ContextVar[Active | None]] = ContextVar("funlens", default=None)

@@ -1,0 +1,81 @@
+"""One attention function for every family that asks transformers for one."""
+
+import sys
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from funlens.adapters._active import ACTIVE, Active, Seen
+from funlens.adapters._inside import Inside
+
+ATTENTION: Final = "funlens"
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attend for every family: SDPA, or eager where the run looks inside."""
+    from transformers import modeling_utils
+
+    active = ACTIVE.get()
+    path = module.__dict__.get("funlens_path", "")
+    base = module.__dict__.get("funlens_base", "eager")
+    if active is None:
+        watched = False
+    else:
+        watched = active.wants_inside(path)
+        query, key = _rotated(active, path, module, query, key)
+        base = "eager" if watched or active.forces_eager else base
+    if base != "eager":
+        functions: Any = modeling_utils.ALL_ATTENTION_FUNCTIONS
+        return functions[base](module, query, key, value, attention_mask, **kwargs)
+    eager: Any = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
+    mask = _additive(module, attention_mask, query, key)
+    if active is None or not watched:
+        return eager(module, query, key, value, mask, **kwargs)
+    with Inside(active, path, module) as inside:
+        inside.products = 1  # queries and keys were seen as arguments
+        return eager(module, query, key, value, mask, **kwargs)
+
+
+def _rotated(
+    active: Active, path: str, module: nn.Module, query: Tensor, key: Tensor
+) -> tuple[Tensor, Tensor]:
+    seen = Seen(module, None)
+    if active.wants((path, "rot_q")):
+        query = active.act((path, "rot_q"), query, seen)
+    if active.wants((path, "rot_k")):
+        key = active.act((path, "rot_k"), key, seen)
+    return query, key
+
+
+def _additive(
+    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor
+) -> Tensor | None:
+    """Turn SDPA's mask into the one that is added to scores."""
+    lowest = torch.finfo(query.dtype).min
+    if mask is None:
+        n_queries, n_keys = query.shape[2], key.shape[2]
+        if n_queries == 1 or not getattr(module, "is_causal", True):
+            return None
+        seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
+        mask = seen.tril(n_keys - n_queries)[None, None]
+    if mask.dtype != torch.bool:
+        return mask
+    zero = torch.zeros((), dtype=query.dtype, device=query.device)
+    return torch.where(mask, zero, lowest)
+
+
+def register_attention() -> None:
+    """Make the name `funlens` known to transformers; twice is once."""
+    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
+
+    AttentionInterface.register(ATTENTION, attend)
+    masks: Any = masking_utils
+    AttentionMaskInterface.register(ATTENTION, masks.sdpa_mask)

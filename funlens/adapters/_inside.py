@@ -1,0 +1,54 @@
+"""Inside a module: its softmax, its products and its projections, seen as they run."""
+
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from funlens.adapters._active import Active, Point, Seen
+from funlens.adapters._taps import Side
+
+_SOFTMAX: Final = frozenset({F.softmax, torch.softmax, Tensor.softmax})
+_PRODUCT: Final = frozenset(
+    {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
+)
+
+
+class Inside(TorchFunctionMode):
+    """While a module runs: its softmax, its first product, its first projection."""
+
+    def __init__(self, active: Active, path: str, module: nn.Module) -> None:
+        super().__init__()
+        self.active = active
+        self.path = path
+        self.seen = Seen(module, None)
+        self.products = 0
+        self.projections = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Let the run look before and after."""
+        del types
+        kwargs = kwargs or {}
+        if func in _SOFTMAX:
+            args = (self._act("scores", args[0]), *args[1:])
+            return self._act("pattern", func(*args, **kwargs))
+        if func in _PRODUCT and args[0].ndim == 4:  # noqa: PLR2004 -- batch head query key
+            self.products += 1
+            if self.products == 1:
+                keys = self._act("rot_k", args[1].transpose(-1, -2))
+                args = (self._act("rot_q", args[0]), keys.transpose(-1, -2), *args[2:])
+        if func is F.linear:
+            self.projections += 1
+            if self.projections == 1:
+                return self._act("linear", func(*args, **kwargs))
+        return func(*args, **kwargs)
+
+    def _act(self, side: Side, raw: Any) -> Any:
+        point: Point = (self.path, side)
+        if not self.active.wants(point):
+            return raw
+        return self.active.act(point, raw, self.seen)

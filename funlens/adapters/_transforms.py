@@ -1,0 +1,18 @@
+"""Which of torch's transforms are active."""
+
+from typing import Any
+
+import torch
+
+
+def is_functional() -> bool:
+    """Tell whether a `torch.func` transform is active."""
+    functorch: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
+    return functorch._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 -- as above
+
+
+def is_forward_mode() -> bool:
+    """Tell whether a forward-mode derivative is taken, which some kernels have not."""
+    functorch: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
+    stack: Any = functorch._functorch.get_interpreter_stack() or ()  # noqa: SLF001 -- as above
+    return any(level.key().name == "Jvp" for level in stack)

@@ -1,0 +1,92 @@
+"""Laws of edits: what they change, and what they leave."""
+
+import torch
+from torch import Tensor
+
+from funlens.data import Add, Patch, Scale, Set, Site, Zero
+from funlens.engine import run, run_with_cache
+from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
+
+
+@torch.no_grad()
+def own_value(subject: Subject) -> LawResult:
+    found: dict[str, float] = {}
+    for info in subject.spec.sites:
+        base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
+        if info.read_only:
+            continue
+        patch = Patch(info.site, cache)
+        found[str(info.site)] = exactly(
+            run(subject.spec, subject.inputs, [patch]), base
+        )
+    return worst("patching a site with its own value changes no bit", found, 0.0)
+
+
+@torch.no_grad()
+def all_editable(subject: Subject) -> LawResult:
+    generator = torch.Generator().manual_seed(1)
+    found: dict[str, float] = {}
+    for info in subject.spec.sites:
+        base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
+        held = cache[info.site]
+        known = dict(zip(info.axes, info.shape, strict=True))
+        sizes = [known[axis] for axis in info.axes]
+        wrong = [
+            (axis, size, real)
+            for axis, size, real in zip(info.axes, sizes, held.shape, strict=True)
+            if isinstance(size, int) and size != real
+        ]
+        if wrong:
+            found[f"{info.site} shape {wrong}"] = 1.0
+        if info.read_only:
+            continue
+        moved = _moved(held, generator)
+        edited = run(subject.spec, subject.inputs, [Set(info.site, moved)])
+        found[str(info.site)] = float(torch.equal(edited, base))
+    law = "every declared site fires, has its shape, and moves the logits"
+    return worst(law, found, 0.0)
+
+
+def _moved(held: Tensor, generator: torch.Generator) -> Tensor:
+    """Give other values of the same size; of indices, others that there are."""
+    if not held.is_floating_point():
+        return (held + 1) % (held.max() + 1)
+    noise = torch.randn(held.shape, generator=generator).to(held)
+    return held + held.abs().amax().clamp(min=1e-3) * noise
+
+
+@torch.no_grad()
+def neutral_edits(subject: Subject) -> LawResult:
+    spec, inputs = subject.spec, subject.inputs
+    middle = Site(part="resid_pre", layer=spec.n_layers - 1)
+    base, _ = run_with_cache(spec, inputs, capture=[middle])
+    zeros = torch.zeros(spec.d_model, dtype=spec.dtype, device=spec.device)
+    once = run(spec, inputs, [Zero(middle)])
+    found = {
+        "adding 0": exactly(run(spec, inputs, [Add(middle, zeros)]), base),
+        "scaling by 1": exactly(run(spec, inputs, [Scale(middle, 1.0)]), base),
+        "zero twice": exactly(run(spec, inputs, [Zero(middle), Zero(middle)]), once),
+    }
+    first = Site(part="resid_pre", layer=0)
+    edits = [Scale(first, 0.5), Scale(middle, 2.0)] if middle != first else []
+    if edits:
+        both = run(spec, inputs, edits)
+        found["order"] = exactly(run(spec, inputs, edits[::-1]), both)
+    return worst("edits that mean nothing change no bit, and edits commute", found, 0.0)
+
+
+@torch.no_grad()
+def transplant(subject: Subject) -> LawResult:
+    law = "a residual patched whole gives the other prompt's logits"
+    spec = subject.spec
+    if spec.is_encoder_decoder:
+        return worst(law, {}, 0.0, why_not="the encoder's output is read as well")
+    other = dict(subject.inputs)
+    other["input_ids"] = subject.inputs["input_ids"].flip(1)
+    found: dict[str, float] = {}
+    for layer in range(spec.n_layers):
+        site = Site(part="resid_pre", layer=layer)
+        expected, cache = run_with_cache(spec, other, capture=[site])
+        got = run(spec, subject.inputs, [Patch(site, cache)])
+        found[str(site)] = differ(got, expected)
+    return worst(law, found, subject.tolerance)

@@ -1,0 +1,75 @@
+"""Laws of runs: against HuggingFace, against each other, and what they leave behind."""
+
+from typing import Any
+
+import torch
+
+from funlens.data import Part, Site, Zero
+from funlens.engine import run, run_with_cache
+from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
+
+
+@torch.no_grad()
+def same_logits(subject: Subject) -> LawResult:
+    module: Any = subject.untouched or subject.spec.module
+    expected = module(**subject.inputs).logits
+    plain = run(subject.spec, subject.inputs)
+    kept, _ = run_with_cache(subject.spec, subject.inputs, capture=[Part("resid_post")])
+    found = {
+        "run": exactly(plain, expected),
+        "run_with_cache": exactly(kept, expected),
+    }
+    return worst("logits are HuggingFace's, bit for bit", found, 0.0)
+
+
+@torch.no_grad()
+def batch(subject: Subject) -> LawResult:
+    spec = subject.spec
+    whole = run(spec, subject.inputs)
+    found: dict[str, float] = {}
+    for row in range(whole.shape[0]):
+        alone = {name: held[row : row + 1] for name, held in subject.inputs.items()}
+        found[f"row {row}"] = differ(run(spec, alone), whole[row : row + 1])
+    return worst("a batch gives its rows alone", found, subject.tolerance)
+
+
+@torch.no_grad()
+def padding(subject: Subject) -> LawResult:
+    law = "padding on either side changes no real position"
+    spec = subject.spec
+    if spec.is_encoder_decoder:
+        return worst(law, {}, 0.0, why_not="checked on the encoder by the tests")
+    tokens = subject.inputs["input_ids"]
+    plain = run(spec, subject.inputs)
+    blank = tokens[:, :3]
+    found: dict[str, float] = {}
+    for side, parts in (("left", (blank, tokens)), ("right", (tokens, blank))):
+        padded = torch.cat(parts, dim=1)
+        mask = torch.cat([torch.ones_like(part) for part in parts], dim=1)
+        real = slice(3, None) if side == "left" else slice(0, tokens.shape[1])
+        mask[:] = 0
+        mask[:, real] = 1
+        got = run(spec, padded, attention_mask=mask)[:, real]
+        found[side] = differ(got, plain)
+    return worst(law, found, subject.tolerance)
+
+
+@torch.no_grad()
+def unchanged(subject: Subject) -> LawResult:
+    spec = subject.spec
+    state = torch.random.get_rng_state()
+    versions = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
+    held = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it
+    site = Site(part="resid_post", layer=0)
+    run(spec, subject.inputs, [Zero(site)])
+    after = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
+    later = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it
+    found = {
+        "weights": float(versions != after),
+        "inputs": float(held != later),
+        "global generator": float(not torch.equal(state, torch.random.get_rng_state())),
+        "the cache": exactly(
+            subject.cache[site], run_with_cache(spec, subject.inputs).cache[site]
+        ),
+    }
+    return worst("nothing else changed", found, 0.0)

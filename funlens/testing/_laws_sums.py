@@ -1,0 +1,93 @@
+"""Laws of one run: what sums to what."""
+
+from typing import Final
+
+import torch
+
+from funlens.adapters import Machinery, find, head_results
+from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
+
+
+def blocks_join(subject: Subject) -> LawResult:
+    found: dict[str, float] = {}
+    for stack, layer in subject.stacks():
+        if subject.has("resid_pre", layer + 1, stack):
+            here = subject.at("resid_post", layer, stack)
+            found[f"{stack}{layer}"] = exactly(
+                here, subject.at("resid_pre", layer + 1, stack)
+            )
+    return worst("resid_post(l) == resid_pre(l + 1)", found, 0.0, why_not="one layer")
+
+
+_WRITERS: Final = ("attn_out", "cross_out", "ssm_out", "mlp_out")
+
+
+def writes_sum(subject: Subject) -> LawResult:
+    law = "what a block adds is resid_post - resid_pre"
+    if subject.spec.has_stream_norm:
+        return worst(law, {}, 0.0, why_not="a norm stands on the stream itself")
+    found: dict[str, float] = {}
+    for stack, layer in subject.stacks():
+        total = subject.at("resid_pre", layer, stack)
+        for part in _WRITERS:
+            if subject.has(part, layer, stack):
+                total = total + subject.at(part, layer, stack)
+            if part == "cross_out" and subject.has("resid_mid", layer, stack):
+                mid = subject.at("resid_mid", layer, stack)
+                found[f"resid_mid {stack}{layer}"] = differ(total, mid)
+        post = subject.at("resid_post", layer, stack)
+        found[f"resid_post {stack}{layer}"] = differ(total, post)
+    return worst(law, found, subject.tolerance)
+
+
+def patterns(subject: Subject) -> LawResult:
+    law = "pattern rows sum to 1, and see nothing later"
+    machinery: Machinery = subject.spec.engine
+    words = machinery.arch.main.block.attention
+    has_sink = words is not None and words.sink
+    found: dict[str, float] = {}
+    for site, pattern in subject.cache.items():
+        if site.part not in {"pattern", "cross_pattern"}:
+            continue
+        off = pattern.float().sum(-1) - 1
+        off = off.clamp(min=0.0) if has_sink else off
+        found[f"sum {site}"] = float(off.abs().max())
+        if subject.spec.is_causal and site.part == "pattern" and not site.stack:
+            found[f"later {site}"] = float(pattern.triu(1).abs().max())
+    return worst(law, found, subject.tolerance, why_not="no attention")
+
+
+def heads_mix(subject: Subject) -> LawResult:
+    found: dict[str, float] = {}
+    for stack, layer in subject.stacks():
+        if not subject.has("pattern", layer, stack):
+            continue
+        v = subject.at("v", layer, stack)
+        if subject.spec.engine.changes_values(layer, stack):
+            continue
+        z = subject.at("z", layer, stack)
+        each = v.repeat_interleave(z.shape[2] // v.shape[2], dim=2)
+        pattern = subject.at("pattern", layer, stack).to(each.dtype)
+        mixed = torch.einsum("bhqk,bkhd->bqhd", pattern, each)
+        found[f"{stack}{layer}"] = differ(mixed, z)
+    why = "no attention, or values change between projection and mixing"
+    return worst("z == pattern @ v", found, subject.tolerance, why_not=why)
+
+
+@torch.no_grad()
+def heads_sum(subject: Subject) -> LawResult:
+    machinery: Machinery = subject.spec.engine
+    found: dict[str, float] = {}
+    for site, proj in subject.cache.items():
+        if site.part != "attn_proj" or site.layer is None:
+            continue
+        z = subject.at("z", site.layer, site.stack)
+        at = find(machinery.module, machinery.taps[site].path)
+        if at is None:  # the taps were made from this module
+            raise AssertionError(site)
+        total = head_results(at, z).sum(-2)
+        bias = getattr(at, "bias", None)
+        total = total if bias is None else total + bias
+        found[str(site)] = differ(total, proj)
+    law = "heads' results and the bias sum to attn_proj"
+    return worst(law, found, subject.tolerance, why_not="no attention")

@@ -1,0 +1,65 @@
+"""Laws of transforms: many runs at once, and slopes."""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+
+from funlens.data import Add, Site
+from funlens.engine import run
+from funlens.testing._subject import LawResult, Subject, differ, worst
+
+_VECTORS: Final = 3
+_STEP: Final = 1e-2  # balances rounding, 1e-7 / step in float32, and curvature, step**2
+SLOPE_TOLERANCE: Final = 2e-2
+"""Relative: a central difference across a kink (ReLU, a clamp) errs by about 1%."""
+
+
+def _vectors(subject: Subject) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    shape = (_VECTORS, subject.spec.d_model)
+    return torch.randn(shape, generator=generator).to(subject.logits)
+
+
+def _steered(subject: Subject, vector: Tensor) -> Tensor:
+    spec = subject.spec
+    site = Site(part="resid_pre", layer=spec.n_layers - 1, pos=-1)
+    return run(spec, subject.inputs, [Add(site, vector)])
+
+
+@torch.no_grad()
+def vmap_loops(subject: Subject) -> LawResult:
+    """A `vmap` over edits is the loop of runs."""
+    vectors = _vectors(subject)
+
+    def steered(vector: Tensor) -> Tensor:
+        return _steered(subject, vector)
+
+    loop = torch.stack([steered(vector) for vector in vectors])
+    at_once = vmap(steered)(vectors)
+    found = {"logits": differ(at_once, loop)}
+    return worst("vmap over edits is the loop of runs", found, subject.tolerance)
+
+
+def slopes(subject: Subject) -> LawResult:
+    """Derivatives, backward and forward, are the difference of two runs."""
+    start, direction, _ = _vectors(subject)
+    weight = torch.linspace(-1.0, 1.0, subject.logits.shape[-1]).to(start)
+
+    def value(vector: Tensor) -> Tensor:
+        return (_steered(subject, vector).log_softmax(-1) @ weight).sum()
+
+    with torch.no_grad():
+        ahead, behind = (
+            value(start + sign * _STEP * direction) for sign in (1.0, -1.0)
+        )
+    expected = (ahead - behind) / (2 * _STEP)
+    slope = grad(value)(start) @ direction
+    tangent = jvp(value, (start,), (direction,))[1]
+    size = expected.abs().clamp(min=1.0)
+    found = {
+        "grad": float(((slope - expected).abs() / size).detach()),
+        "jvp": float(((tangent - expected).abs() / size).detach()),
+    }
+    return worst("grad and jvp are the difference of runs", found, SLOPE_TOLERANCE)

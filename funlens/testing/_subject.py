@@ -1,0 +1,119 @@
+"""What a law is checked on, and what comes of it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from funlens.data import ActivationCache, ModelSpec, Site
+
+TOLERANCE: Final[Mapping[torch.dtype, float]] = {
+    torch.float64: 1e-10,  # sums of a few hundred terms of size 1
+    torch.float32: 2e-4,  # the same, with 24 bits, through a few layers
+    torch.bfloat16: 1e-1,  # 8 bits: a stream of size 10 is known to 0.05
+    torch.float16: 2e-2,  # 11 bits
+}
+"""Largest difference, relative to the largest value where that is above 1."""
+
+
+@attrs.frozen(kw_only=True)
+class LawResult:
+    """One law on one model.
+
+    Attributes:
+        law: What holds.
+        holds: Whether it does.
+        value: Largest difference found; 0 where bits are compared and equal.
+        tolerance: Largest difference that is allowed.
+        note: Where it failed, or why it does not apply.
+        applies: Whether the model can have it.
+    """
+
+    law: str
+    holds: bool
+    value: float
+    tolerance: float
+    note: str = ""
+    applies: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class Certificate:
+    """Which laws hold on a model.
+
+    Attributes:
+        model: Name of the model.
+        model_type: Architecture.
+        versions: Packages it was checked with.
+        rows: One result for each law.
+    """
+
+    model: str
+    model_type: str
+    versions: tuple[tuple[str, str], ...]
+    rows: tuple[LawResult, ...] = attrs.field(converter=tuple)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every law holds that applies."""
+        return all(row.holds for row in self.rows)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Subject:
+    """A model, an input, and one run that kept everything."""
+
+    spec: ModelSpec
+    inputs: Mapping[str, Any]
+    untouched: nn.Module | None
+    cache: ActivationCache
+    logits: Tensor
+
+    @property
+    def tolerance(self) -> float:
+        """Tolerance for the model's dtype."""
+        return TOLERANCE[self.spec.dtype]
+
+    def has(self, part: str, layer: int, stack: str = "") -> bool:
+        """Tell whether a layer has a part."""
+        return Site(part=part, layer=layer, stack=stack) in self.cache
+
+    def at(self, part: str, layer: int, stack: str = "") -> Tensor:
+        """Look up what a layer had."""
+        return self.cache[Site(part=part, layer=layer, stack=stack)]
+
+    def stacks(self) -> Iterator[tuple[str, int]]:
+        """Go through all layers of all stacks."""
+        for site in self.cache:
+            if site.part == "resid_pre" and site.layer is not None:
+                yield site.stack, site.layer
+
+
+def differ(one: Tensor, other: Tensor) -> float:
+    size = max(1.0, float(other.abs().max()))
+    return float((one - other).abs().max()) / size
+
+
+def worst(
+    law: str, found: Mapping[str, float], tolerance: float, *, why_not: str = ""
+) -> LawResult:
+    if not found:
+        return LawResult(
+            law=law,
+            holds=True,
+            value=0.0,
+            tolerance=tolerance,
+            note=why_not,
+            applies=False,
+        )
+    where = max(found, key=found.__getitem__)
+    value = found[where]
+    holds = value <= tolerance
+    note = "" if holds else f"at {where}"
+    return LawResult(law=law, holds=holds, value=value, tolerance=tolerance, note=note)
+
+
+def exactly(one: Tensor, other: Tensor) -> float:
+    return 0.0 if torch.equal(one, other) else max(differ(one, other), 1e-300)
