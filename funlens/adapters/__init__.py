@@ -8,15 +8,14 @@ from funlens.adapters._language import (
     Block,
     Experts,
     Fused,
+    Mixer,
     Mlp,
-    NormKind,
     Stack,
-    StateSpace,
 )
 from funlens.adapters._load import ContextLengthWarning, load
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._registry import from_module, replaced, sites, supported
-from funlens.adapters._taps import Sizes, Tap, find
+from funlens.adapters._taps import Tap
 from funlens.adapters._tokens import (
     padding_mask,
     to_single_token,
@@ -29,6 +28,7 @@ from funlens.adapters._tokens import (
     tokens_to_directions,
 )
 from funlens.adapters._transforms import is_forward_mode, is_functional
+from funlens.adapters._tree import Sizes, find
 from funlens.adapters._views import (
     BeforeSink,
     EveryRow,
@@ -79,14 +79,13 @@ __all__ = [
     "Heads",
     "Machinery",
     "Mlp",
-    "NormKind",
     "Point",
     "Scaled",
     "Seen",
     "Sizes",
     "Slots",
     "Stack",
-    "StateSpace",
+    "Mixer",
     "Swapped",
     "Tap",
     "W_E",

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from toolz import partition_all
 from torch import Tensor
 
-from funlens.adapters._taps import find
+from funlens.adapters._tree import find
 from funlens.data import BosPolicy, ModelSpec
 from funlens.errors import (
     InputError,
@@ -466,7 +466,7 @@ def _as_ids(spec: ModelSpec, tokens: str | int | Tensor) -> Tensor:
 
 
 def _unembedding(spec: ModelSpec) -> Tensor:
-    path: str = spec.engine.arch.unembed
+    path: str = spec.engine.unembed
     found = find(spec.module, path) if path else None
     weight = getattr(found, "weight", None)
     if not isinstance(weight, Tensor):

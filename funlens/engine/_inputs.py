@@ -35,6 +35,10 @@ class Frame:
     stops: tuple[int, ...] | None = None
 
 
+UNKNOWN: Final = Frame(batch=0, n_pos=0)
+"""The positions of a stack whose input is made inside the model."""
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Prepared:
     """Keyword arguments for the forward, and the positions of each stack."""

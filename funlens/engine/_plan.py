@@ -25,7 +25,7 @@ from funlens.data import (
     to_sites,
 )
 from funlens.engine._edits import check_dtype, fits, operand
-from funlens.engine._inputs import Frame
+from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._where import Axis, resolved
 from funlens.errors import (
     ConflictError,
@@ -171,19 +171,19 @@ def tap_of(spec: ModelSpec, site: Site) -> Tap:
 def axis_sizes(
     spec: ModelSpec, site: Site, frames: Mapping[str, Frame]
 ) -> dict[str, int]:
-    """Give the length of each axis of a site in one run."""
+    """Give the length of each axis of a site in one run; 0 where it is not known."""
     machinery: Machinery = spec.engine
     info = machinery.shapes[site.whole]
-    frame = frames[site.stack]
+    frame = frames.get(site.stack, UNKNOWN)
     known = {
         "batch": frame.batch,
         "pos": frame.n_pos,
         "query": frame.n_pos,
         "key": frame.n_pos,
-        "source": frames["encoder"].n_pos if "encoder" in frames else 0,
+        "source": frames.get("encoder", UNKNOWN).n_pos,
     }
     return {
-        axis: size if isinstance(size, int) else known[axis]
+        axis: size if isinstance(size, int) else known.get(axis, 0)
         for axis, size in zip(info.axes, info.shape, strict=True)
     }
 
@@ -212,7 +212,8 @@ def check_edit(
     for axis in sorted(edit.where, key=lambda a: -a.at):
         found = axis.found
         n_found = len(found[0]) if found and isinstance(found[0], tuple) else len(found)
-        shape[axis.at] = (shape[axis.at][0], n_found)
+        if axis.later is None:
+            shape[axis.at] = (shape[axis.at][0], n_found)
     dropped = {axis.at for axis in edit.where if axis.dropped}
     left = [pair for at, pair in enumerate(shape) if at not in dropped]
     expected = tuple(size for _, size in left)
@@ -382,9 +383,8 @@ def _laid_out(
 def _inside_of_families(
     machinery: Machinery, acts: Mapping[Point, list[Act]]
 ) -> frozenset[str]:
-    if machinery.has_interface:
-        return frozenset()
-    return frozenset(path for path, side in acts if side in _NEEDS_EAGER)
+    found = frozenset(path for path, side in acts if side in _NEEDS_EAGER)
+    return found & machinery.watched
 
 
 def _rejoin(

@@ -389,7 +389,7 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
         if not 0 <= start < spec.n_layers:
             problem = f"layer {start} of {spec.n_layers}"
             raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
-        if not machinery.arch.main.block.can_skip:
+        if not machinery.can_skip:
             raise OptionError(
                 "start_at_layer",
                 f"the blocks of {spec.model_type} pass more than "
@@ -409,11 +409,13 @@ def _set_logits(
     if options.logits_at is None:
         return
     machinery: Machinery = spec.engine
+    if not machinery.unembed:
+        raise OptionError("logits_at", f"{spec.name} has no unembedding")
     site = Site(part="ln_final_normalized", pos=options.logits_at)
     sizes = {"pos": prepared.main.n_pos}
     axes = resolved(site, sizes, prepared.frames)
     kept = tuple(attrs.evolve(axis, dropped=False) for axis in axes)
-    trace.logits_at = ((machinery.arch.unembed, "in"), kept)
+    trace.logits_at = ((machinery.unembed, "in"), kept)
 
 
 def _reached(

@@ -19,7 +19,7 @@ from funlens.adapters import (
 from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
 from funlens.engine._backward import with_gradient
 from funlens.engine._edits import changed
-from funlens.engine._inputs import Frame
+from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
 from funlens.engine._where import Axis, selected, written
 from funlens.errors import NeverActedError, NonFiniteError
@@ -198,10 +198,11 @@ class Trace:
         return self.generators[index]
 
     def _read(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
-        batch = self.frames[tap.site.stack].batch
+        batch = self.frames.get(tap.site.stack, UNKNOWN).batch or 1
         if tap.side == "scale":
             entered = tap.view.read(seen.entered, batch)
-            return norm_scale(seen.module, entered, centered=self.machinery.is_centered)
+            centered = type(seen.module) in self.machinery.centered
+            return norm_scale(seen.module, entered, centered=centered)
         if tap.side == "heads":
             return head_results(seen.module, tap.view.read(seen.entered, batch))
         return tap.view.read(tensor, batch)
