@@ -46,39 +46,93 @@ def _causal(*model_types: str, block: Block = _PRE_NORM) -> Architecture:
     return Architecture(model_types=model_types, main=Stack(block=block))
 
 
+_GRANITE: Final = evolve(
+    _PRE_NORM,
+    multiplier="residual_multiplier",
+    beside=(Mlp(path="shared_mlp"),),
+)
+_GLM4: Final = evolve(
+    _PRE_NORM, ln1_post="post_self_attn_layernorm", ln2_post="post_mlp_layernorm"
+)
+
+
+def _with(block: Block, **words: object) -> Block:
+    """Give a block whose every attention has other words."""
+    changed = tuple(evolve(attention, **words) for attention in block.attention)
+    return evolve(block, attention=changed)
+
+
+_GATED: Final = "a gate multiplies the mixed heads"
+_SUB_NORM: Final = "a norm stands between the mixed heads and the output projection"
+
 _LLAMAS: Final = (
     _causal(
+        "apertus",
+        "arcee",
+        "aria_text",
+        "cwm",
+        "dots1",
+        "emu3",
+        "ernie4_5",
+        "ernie4_5_moe",
+        "exaone_moe",
         "gemma",
+        "glm",
+        "glm4_moe",
+        "got_ocr2",
+        "helium",
+        "hunyuan_v1_dense",
+        "hunyuan_v1_moe",
+        "hy_v3",
+        "internlm3",
+        "iquestcoder",
+        "jais2",
         "llama",
+        "mellum",
+        "minimax_m2",
+        "ministral",
+        "ministral3",
         "mistral",
         "mixtral",
+        "modernbert-decoder",
+        "moss_transcribe_diarize",
+        "nanochat",
+        "nemotron",
+        "olmoe",
+        "phimoe",
         "qwen2",
         "qwen2_moe",
         "qwen3",
         "qwen3_moe",
+        "seed_oss",
         "smollm3",
+        "solar_open",
         "starcoder2",
+        "vaultgemma",
     ),
-    _causal("gemma2", "gemma3_text", block=_SANDWICH),
-    _causal("olmo2", block=_AFTER_NORM),
-    _causal("cohere", block=_PARALLEL),
-    _causal("gpt_oss", block=evolve(_PRE_NORM, attention=(evolve(_SELF, sink=True),))),
+    _causal("gemma2", "gemma3", "gemma3_text", block=_SANDWICH),
+    _causal("exaone4", "flex_olmo", "olmo2", "olmo3", block=_AFTER_NORM),
+    _causal("glm4", "kolibri1", block=_GLM4),
+    _causal("cohere", "cohere2", "cohere2_moe", "cohere_compass_text", block=_PARALLEL),
+    _causal("gpt_oss", "mimo_v2_flash", block=_with(_PRE_NORM, sink=True)),
+    _causal("flint", block=_with(_PRE_NORM, sink=True)),
+    _causal("olmo", block=_with(_PRE_NORM, changed_in_place=True)),
+    _causal("laguna", block=_with(_PRE_NORM, changes=_GATED)),
+    _causal("bitnet", block=_with(_PRE_NORM, changes=_SUB_NORM)),
     _causal(
-        "olmo",
-        block=evolve(_PRE_NORM, attention=(evolve(_SELF, changed_in_place=True),)),
+        "diffllama",
+        block=_with(_PRE_NORM, changes="two patterns are subtracted from each other"),
     ),
-    _causal(
-        "phi3",
-        block=evolve(
-            _PRE_NORM, attention=(evolve(_SELF, fused=Fused(path="qkv_proj")),)
-        ),
-    ),
+    _causal("phi3", "phi4_multimodal", block=_with(_PRE_NORM, fused=Fused(path="qkv_proj"))),
     Architecture(
-        model_types=("granite",),
-        main=Stack(
-            block=evolve(_PRE_NORM, multiplier="residual_multiplier"),
-            embed_multiplier="embedding_multiplier",
+        model_types=(
+            "granite",
+            "granite_swa",
+            "granitemoe",
+            "granitemoe_swa",
+            "granitemoeshared",
         ),
+        main=Stack(block=_GRANITE, embed_multiplier="embedding_multiplier"),
     ),
     Architecture(
         model_types=("stablelm",),
@@ -87,6 +141,37 @@ _LLAMAS: Final = (
     ),
     _causal("stablelm"),
     _causal("phi", block=_PARALLEL),
+    _causal("persimmon", "fuyu", block=_with(_PRE_NORM, fused=Fused(path="query_key_value", by_group=True))),
+    _causal(
+        "afmoe",
+        block=_with(
+            evolve(
+                _PRE_NORM,
+                ln1_post="post_attention_layernorm",
+                ln2="pre_mlp_layernorm",
+                ln2_post="post_mlp_layernorm",
+            ),
+            changes=_GATED,
+        ),
+    ),
+    _causal("beam", block=_with(_SANDWICH, changes=_GATED)),
+    _causal("hyperclovax", block=evolve(_PRE_NORM, ln1_post="post_norm1", ln2_post="post_norm2", multiplier="residual_multiplier")),
+)
+
+_LATENT: Final = evolve(
+    _SELF, kv="kv_b_proj", q_latent="q_a_layernorm", kv_latent="kv_a_layernorm"
+)
+_DEEPSEEK: Final = (
+    _causal(
+        "axk1",
+        "deepseek_v2",
+        "deepseek_v3",
+        "deepseek_v32",
+        "glm4_moe_lite",
+        "glm_moe_dsa",
+        "youtu",
+        block=evolve(_PRE_NORM, attention=(_LATENT,)),
+    ),
 )
 
 _GPT2_BLOCK: Final = Block(
@@ -320,6 +405,7 @@ _MAMBA: Final = Architecture(
 
 ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *_LLAMAS,
+    *_DEEPSEEK,
     _GPT2,
     _GPT_NEO,
     _GPTJ,
