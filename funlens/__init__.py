@@ -10,6 +10,7 @@ from funlens.adapters import (
     W_V,
     Architecture,
     ContextLengthWarning,
+    ToyConfig,
     W_gate,
     W_in,
     W_out,
@@ -32,6 +33,8 @@ from funlens.adapters import (
     token_position,
     tokenize_and_concatenate,
     tokens_to_directions,
+    toy,
+    toy_module,
 )
 from funlens.analyses import (
     head_scores,
@@ -167,6 +170,7 @@ __all__ = [
     "Site",
     "SiteInfo",
     "Splice",
+    "ToyConfig",
     "W_E",
     "W_K",
     "W_O",
@@ -264,6 +268,8 @@ __all__ = [
     "token_position",
     "tokenize_and_concatenate",
     "tokens_to_directions",
+    "toy",
+    "toy_module",
     "v",
     "verify",
     "z",

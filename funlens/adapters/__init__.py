@@ -28,6 +28,7 @@ from funlens.adapters._tokens import (
     tokenize_and_concatenate,
     tokens_to_directions,
 )
+from funlens.adapters._toy import ToyConfig, toy, toy_module
 from funlens.adapters._views import (
     BeforeSink,
     EveryRow,
@@ -87,6 +88,7 @@ __all__ = [
     "StateSpace",
     "Swapped",
     "Tap",
+    "ToyConfig",
     "W_E",
     "W_K",
     "W_O",
@@ -123,6 +125,8 @@ __all__ = [
     "token_position",
     "tokenize_and_concatenate",
     "tokens_to_directions",
+    "toy",
+    "toy_module",
     "unless_same",
     "versions",
     "with_scale",

@@ -14,6 +14,7 @@ from funlens.adapters._language import (
     Stack,
     StateSpace,
 )
+from funlens.adapters._toy_tables import TOYS
 
 _SELF: Final = "self_attn"
 _ATTENTION: Final = Attention(
@@ -499,5 +500,6 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     _BERT,
     _T5,
     _MAMBA,
+    *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

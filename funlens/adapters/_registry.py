@@ -222,7 +222,7 @@ def _axis_sizes(tap: Tap, machinery: Machinery) -> Mapping[str, int]:
         "head": sizes.n_heads,
         "kv_head": sizes.n_kv_heads,
         "d_head": sizes.d_head,
-        "vocab": sizes.d_vocab,
+        "vocab": sizes.d_out,
         "choice": int(getattr(machinery.config, "num_experts_per_tok", 0) or 0),
     }
     at: Any = find(machinery.module, tap.path) if tap.path else None

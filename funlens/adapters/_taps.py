@@ -71,6 +71,7 @@ class Sizes:
     n_kv_heads: int
     d_head: int
     d_vocab: int
+    d_out: int
     n_ctx: int | None
 
 
@@ -112,13 +113,15 @@ def sizes_of(arch: Architecture, config: Any) -> Sizes:
     n_heads = read("n_heads", "num_attention_heads", "n_head") or 0
     d_head = read("d_head", "head_dim") or (d_model // n_heads if n_heads else 0)
     n_kv_heads = _falcon_kv_heads(config) or read("n_kv_heads", "num_key_value_heads")
+    d_vocab = read("d_vocab", "vocab_size") or 0
     return Sizes(
         n_layers=read("n_layers", "num_hidden_layers", "n_layer") or 0,
         d_model=d_model,
         n_heads=n_heads,
         n_kv_heads=n_kv_heads or n_heads,
         d_head=d_head,
-        d_vocab=read("d_vocab", "vocab_size") or 0,
+        d_vocab=d_vocab,
+        d_out=read("d_out") or d_vocab,
         n_ctx=read("n_ctx", "max_position_embeddings", "n_positions", "max_seq_len"),
     )
 
