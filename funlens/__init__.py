@@ -22,6 +22,7 @@ from funlens.adapters import (
     b_Q,
     b_V,
     from_module,
+    from_tracr,
     load,
     sites,
     supported,
@@ -35,6 +36,7 @@ from funlens.adapters import (
     tokens_to_directions,
     toy,
     toy_module,
+    tracr_outputs,
 )
 from funlens.analyses import (
     head_scores,
@@ -208,6 +210,7 @@ __all__ = [
     "from_hooks",
     "from_json",
     "from_module",
+    "from_tracr",
     "generate",
     "generate_with_cache",
     "generated",
@@ -270,6 +273,7 @@ __all__ = [
     "tokens_to_directions",
     "toy",
     "toy_module",
+    "tracr_outputs",
     "v",
     "verify",
     "z",

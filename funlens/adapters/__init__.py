@@ -29,6 +29,7 @@ from funlens.adapters._tokens import (
     tokens_to_directions,
 )
 from funlens.adapters._toy import ToyConfig, toy, toy_module
+from funlens.adapters._tracr import from_tracr, tracr_outputs
 from funlens.adapters._views import (
     BeforeSink,
     EveryRow,
@@ -108,6 +109,7 @@ __all__ = [
     "b_out",
     "find",
     "from_module",
+    "from_tracr",
     "generation_options",
     "head_results",
     "input_by_output",
@@ -127,6 +129,7 @@ __all__ = [
     "tokens_to_directions",
     "toy",
     "toy_module",
+    "tracr_outputs",
     "unless_same",
     "versions",
     "with_scale",

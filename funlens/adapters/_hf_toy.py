@@ -4,7 +4,7 @@ Importing this module tells transformers about them. It is imported inside funct
 only, since transformers is slow to import.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +101,9 @@ class FunlensToyForCausalLM(PreTrainedModel, GenerationMixin):
         raw = self.unembed(through(self.ln_final, hidden))
         logits = capped(raw, config.logit_softcap)
         out = CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
-        return out.to_tuple() if return_dict is False else out
+        if return_dict is False:
+            return cast("tuple[Any, ...]", out.to_tuple())
+        return out
 
 
 AutoConfig.register(FunlensToyConfig.model_type, FunlensToyConfig)

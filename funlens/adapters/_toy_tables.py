@@ -7,7 +7,7 @@ from funlens.adapters._language import Architecture, Attention, Block, Mlp, Stac
 
 TOY_TYPE: Final = "funlens_toy"
 
-_CHOICES: Final = (
+_CHOICES: Final[tuple[str, ...]] = (
     "is_centered",
     "has_rotary",
     "has_mlp",
@@ -38,10 +38,10 @@ def _block(*, has_rotary: bool, has_mlp: bool, is_parallel: bool) -> Block:
 
 
 def _toy(values: tuple[bool, ...]) -> Architecture:
-    chosen = dict(zip(_CHOICES, values, strict=True))
+    chosen: dict[str, bool] = dict(zip(_CHOICES, values, strict=True))
     return Architecture(
         model_types=(TOY_TYPE,),
-        when=chosen,
+        when={**chosen},
         main=Stack(
             blocks="blocks",
             block=_block(

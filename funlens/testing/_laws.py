@@ -31,6 +31,7 @@ TOLERANCE: Final[Mapping[torch.dtype, float]] = {
 
 _ROWS: Final = 2
 _COLUMNS: Final = 7
+_PADS: Final = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -155,7 +156,8 @@ def _inputs(
         shape = (_ROWS, columns)
         return torch.randint(low, spec.d_vocab, shape, generator=generator)
 
-    drawn = {"input_ids": draw(_COLUMNS).to(spec.device)}
+    room = _COLUMNS if spec.n_ctx is None else max(1, spec.n_ctx - _PADS)
+    drawn = {"input_ids": draw(min(_COLUMNS, room)).to(spec.device)}
     if spec.is_encoder_decoder:
         drawn["decoder_input_ids"] = draw(_COLUMNS - 2).to(spec.device)
     return drawn
@@ -386,13 +388,15 @@ def _padding(subject: _Subject) -> LawResult:
     if spec.is_encoder_decoder:
         return _worst(law, {}, 0.0, why_not="checked on the encoder by the tests")
     tokens = subject.inputs["input_ids"]
+    if spec.n_ctx is not None and tokens.shape[1] + _PADS > spec.n_ctx:
+        return _worst(law, {}, 0.0, why_not="the input leaves no room for padding")
     plain = run(spec, subject.inputs)
-    blank = tokens[:, :3]
+    blank = tokens[:, :1].expand(-1, _PADS)
     found: dict[str, float] = {}
     for side, parts in (("left", (blank, tokens)), ("right", (tokens, blank))):
         padded = torch.cat(parts, dim=1)
         mask = torch.cat([torch.ones_like(part) for part in parts], dim=1)
-        real = slice(3, None) if side == "left" else slice(0, tokens.shape[1])
+        real = slice(_PADS, None) if side == "left" else slice(0, tokens.shape[1])
         mask[:] = 0
         mask[:, real] = 1
         got = run(spec, padded, attention_mask=mask)[:, real]
