@@ -28,6 +28,19 @@ from funlens.adapters._hf_toy_block import (
 from funlens.adapters._hf_toy_config import FunlensToyConfig
 
 
+def _next_positions(hidden: Tensor, past_key_values: Cache | None) -> Tensor:
+    seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+    stop = seen + hidden.shape[1]
+    return torch.arange(seen, stop, device=hidden.device)[None]
+
+
+def _kept(hidden: Tensor, positions: int | Tensor) -> Tensor:
+    """Select the positions of a tensor, or the last so many; 0 means all."""
+    if isinstance(positions, int):
+        return hidden[:, -positions:]
+    return hidden[:, positions]
+
+
 class FunlensToyForCausalLM(PreTrainedModel, GenerationMixin):
     """A toy transformer with its unembedding."""
 
@@ -76,9 +89,7 @@ class FunlensToyForCausalLM(PreTrainedModel, GenerationMixin):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=config)
         if position_ids is None:
-            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-            stop = seen + hidden.shape[1]
-            position_ids = torch.arange(seen, stop, device=hidden.device)[None]
+            position_ids = _next_positions(hidden, past_key_values)
         masks: Any = masking_utils
         mask = masks.create_causal_mask(  # bidirectional where the config says so
             config=config,
@@ -94,12 +105,8 @@ class FunlensToyForCausalLM(PreTrainedModel, GenerationMixin):
             hidden = hidden + self.pos_embed(position_ids)
         for block in self.blocks:
             hidden = block(hidden, mask, rotation, past_key_values)
-        if isinstance(logits_to_keep, int):  # 0 means all
-            hidden = hidden[:, -logits_to_keep:]
-        else:
-            hidden = hidden[:, logits_to_keep]
-        raw = self.unembed(through(self.ln_final, hidden))
-        logits = capped(raw, config.logit_softcap)
+        last = through(self.ln_final, _kept(hidden, logits_to_keep))
+        logits = capped(self.unembed(last), config.logit_softcap)
         out = CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
         if return_dict is False:
             return cast("tuple[Any, ...]", out.to_tuple())

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from funlens.adapters._registry import from_module
 from funlens.data import ModelSpec
@@ -170,17 +170,14 @@ def toy_module(config: ToyConfig, *, seed: int = 0) -> nn.Module:
 @torch.no_grad()
 def _draw(module: nn.Module, generator: torch.Generator) -> None:
     for part in module.modules():
-        match part:
-            case nn.Linear() | nn.Embedding():
-                std = part.weight.shape[1] ** -0.5
-                part.weight.normal_(std=std, generator=generator)
-                bias = getattr(part, "bias", None)
-                if bias is not None:
-                    bias.zero_()
-            case nn.LayerNorm() | nn.RMSNorm():
-                part.reset_parameters()
-            case _:
-                pass
+        if isinstance(part, nn.LayerNorm | nn.RMSNorm):
+            part.reset_parameters()
+        if isinstance(part, nn.Linear | nn.Embedding):
+            std = part.weight.shape[1] ** -0.5
+            part.weight.normal_(std=std, generator=generator)
+        bias = getattr(part, "bias", None)
+        if isinstance(bias, Tensor):
+            bias.zero_()
 
 
 def toy(config: ToyConfig, *, seed: int = 0) -> ModelSpec:

@@ -129,9 +129,9 @@ def _npz(path: _File) -> Mapping[str, Any]:
     import numpy as np
 
     try:
-        file: Any = np.load(Path(path), allow_pickle=False)
-        if hasattr(file, "files"):
-            with file:
+        with Path(path).open("rb") as opened:
+            file: Any = np.load(opened, allow_pickle=False)
+            if hasattr(file, "files"):
                 return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
