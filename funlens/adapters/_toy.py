@@ -149,7 +149,8 @@ def toy_module(config: ToyConfig, *, seed: int = 0) -> nn.Module:
         >>> fl.from_module(module).n_layers
         1
     """
-    hf: Any = import_module("funlens.adapters._hf_toy")
+    from funlens.adapters._hf_toy import FunlensToyConfig, FunlensToyForCausalLM
+
     settled = attrs.evolve(
         config,
         n_kv_heads=config.n_kv_heads or config.n_heads,
@@ -158,8 +159,8 @@ def toy_module(config: ToyConfig, *, seed: int = 0) -> nn.Module:
         d_out=config.d_out or config.d_vocab,
     )
     with torch.device("meta"):  # so that nothing is drawn from the global generator
-        module: Any = hf.FunlensToyForCausalLM(
-            hf.FunlensToyConfig(**attrs.asdict(settled), dtype=torch.float32)
+        module: Any = FunlensToyForCausalLM(
+            FunlensToyConfig(**attrs.asdict(settled), dtype=torch.float32)
         )
     module.to_empty(device="cpu").tie_weights()
     _draw(module, torch.Generator().manual_seed(seed))
