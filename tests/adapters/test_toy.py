@@ -372,6 +372,16 @@ def test_a_toy_answers_as_huggingface_models_do() -> None:
     torch.testing.assert_close(whole[:, [0, 3]], chosen, atol=CLOSE, rtol=0)
     embedded = module.get_input_embeddings()(TOKENS)
     assert torch.equal(whole, module(inputs_embeds=embedded).logits)
+    assert 11 == module.get_output_embeddings().out_features
+
+
+def test_kept_keys_and_values_continue_a_run() -> None:
+    """Two forwards, the second with what the first kept, are one."""
+    module: Any = fl.toy_module(attrs.evolve(SMALL, positions="rotary"))
+    first = module(TOKENS[:, :4], use_cache=True)
+    rest = module(TOKENS[:, 4:], past_key_values=first.past_key_values)
+    both = torch.cat([first.logits, rest.logits], dim=1)
+    torch.testing.assert_close(module(TOKENS).logits, both, atol=CLOSE, rtol=0)
 
 
 ROTATED: Final = attrs.evolve(
