@@ -27,6 +27,8 @@ from funlens.adapters._tokens import (
     tokenize_and_concatenate,
     tokens_to_directions,
 )
+from funlens.adapters._toy import ToyConfig, toy, toy_module
+from funlens.adapters._tracr import from_tracr, tracr_outputs
 from funlens.adapters._transforms import is_forward_mode, is_functional
 from funlens.adapters._tree import Sizes, find
 from funlens.adapters._views import (
@@ -88,6 +90,7 @@ __all__ = [
     "Mixer",
     "Swapped",
     "Tap",
+    "ToyConfig",
     "W_E",
     "W_K",
     "W_O",
@@ -108,6 +111,7 @@ __all__ = [
     "b_out",
     "find",
     "from_module",
+    "from_tracr",
     "generation_options",
     "head_results",
     "input_by_output",
@@ -127,6 +131,9 @@ __all__ = [
     "token_position",
     "tokenize_and_concatenate",
     "tokens_to_directions",
+    "toy",
+    "toy_module",
+    "tracr_outputs",
     "unless_same",
     "versions",
     "with_scale",

@@ -14,6 +14,7 @@ from funlens.adapters._language import (
     Mlp,
     Stack,
 )
+from funlens.adapters._toy_tables import TOYS
 
 _LN1: Final = ("input_layernorm", "attention_layernorm", "attn_norm", "operator_norm")
 _LN2: Final = (
@@ -123,7 +124,9 @@ _LLAMAS: Final = (
         "diffllama",
         block=_with(_PRE_NORM, changes="two patterns are subtracted from each other"),
     ),
-    _causal("phi3", "phi4_multimodal", block=_with(_PRE_NORM, fused=Fused(path="qkv_proj"))),
+    _causal(
+        "phi3", "phi4_multimodal", block=_with(_PRE_NORM, fused=Fused(path="qkv_proj"))
+    ),
     Architecture(
         model_types=(
             "granite",
@@ -141,7 +144,11 @@ _LLAMAS: Final = (
     ),
     _causal("stablelm"),
     _causal("phi", block=_PARALLEL),
-    _causal("persimmon", "fuyu", block=_with(_PRE_NORM, fused=Fused(path="query_key_value", by_group=True))),
+    _causal(
+        "persimmon",
+        "fuyu",
+        block=_with(_PRE_NORM, fused=Fused(path="query_key_value", by_group=True)),
+    ),
     _causal(
         "afmoe",
         block=_with(
@@ -155,7 +162,15 @@ _LLAMAS: Final = (
         ),
     ),
     _causal("beam", block=_with(_SANDWICH, changes=_GATED)),
-    _causal("hyperclovax", block=evolve(_PRE_NORM, ln1_post="post_norm1", ln2_post="post_norm2", multiplier="residual_multiplier")),
+    _causal(
+        "hyperclovax",
+        block=evolve(
+            _PRE_NORM,
+            ln1_post="post_norm1",
+            ln2_post="post_norm2",
+            multiplier="residual_multiplier",
+        ),
+    ),
 )
 
 _LATENT: Final = evolve(
@@ -417,5 +432,6 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     _BERT,
     _T5,
     _MAMBA,
+    *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

@@ -15,6 +15,8 @@ from torch import nn
 from funlens.adapters._language import Architecture
 from funlens.adapters._registry import from_module
 from funlens.adapters._retry import RETRY_VARIABLE, causes, is_rate_limited, retrying
+from funlens.adapters._toy import register_toys
+from funlens.adapters._toy_tables import TOY_TYPE
 from funlens.builtin import BUILTIN_MODELS, folder
 from funlens.data import BosPolicy, ModelSpec
 from funlens.errors import (
@@ -317,6 +319,8 @@ def _config(request: _Request) -> Any:
             "it has no config.json that names a `model_type`",
             "Give a folder or repository made by `save_pretrained`",
         )
+    if model_type == TOY_TYPE:
+        register_toys()
     if model_type not in CONFIG_MAPPING and "auto_map" not in raw:
         near = nearest(model_type, CONFIG_MAPPING)
         raise UnsupportedArchitectureError(model_type, near)

@@ -127,7 +127,7 @@ class Sizes:
     def head_width(self, attention: Any, config: Any) -> int:
         """Width of a query head: what the attention module says, or the config."""
         own = _read(attention, (self.names.get("d_head", ""), *_HEAD_WIDTHS))
-        named = self._named("d_head", config, ("head_dim",))
+        named = self._named("d_head", config, ("head_dim", "d_head"))
         heads = self.heads(config)
         return own or named or (self.width(config) // heads if heads else 0)
 

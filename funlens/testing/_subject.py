@@ -19,6 +19,10 @@ TOLERANCE: Final[Mapping[torch.dtype, float]] = {
 """Largest difference, relative to the largest value where that is above 1."""
 
 
+PADS: Final = 3
+"""How many padding tokens the law of padding puts in front or behind."""
+
+
 @attrs.frozen(kw_only=True)
 class LawResult:
     """One law on one model.
