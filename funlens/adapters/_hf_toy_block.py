@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import modeling_utils
 from transformers.cache_utils import Cache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from funlens.adapters._hf_toy_config import FunlensToyConfig
 
@@ -105,7 +105,7 @@ class ToyAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         config: Any = self.config
-        functions: Any = modeling_utils.ALL_ATTENTION_FUNCTIONS
+        functions: Any = ALL_ATTENTION_FUNCTIONS
         attend = functions.get_interface(
             config._attn_implementation,  # noqa: SLF001 -- HuggingFace's only name for it
             eager_attention_forward,
