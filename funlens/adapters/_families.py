@@ -74,6 +74,7 @@ _LLAMAS: Final = (
         "cwm",
         "dots1",
         "emu3",
+        "emu3_text_model",
         "ernie4_5",
         "ernie4_5_moe",
         "exaone_moe",
@@ -97,7 +98,6 @@ _LLAMAS: Final = (
         "mixtral",
         "modernbert-decoder",
         "moss_transcribe_diarize",
-        "nanochat",
         "nemotron",
         "olmoe",
         "phimoe",
@@ -115,8 +115,11 @@ _LLAMAS: Final = (
     _causal("exaone4", "flex_olmo", "olmo2", "olmo3", block=_AFTER_NORM),
     _causal("glm4", "kolibri1", block=_GLM4),
     _causal("cohere", "cohere2", "cohere2_moe", "cohere_compass_text", block=_PARALLEL),
-    _causal("gpt_oss", "mimo_v2_flash", block=_with(_PRE_NORM, sink=True)),
-    _causal("flint", block=_with(_PRE_NORM, sink=True)),
+    _causal("flint", "gpt_oss", block=_with(_PRE_NORM, sink="sinks")),
+    _causal(
+        "mimo_v2_flash",
+        block=_with(_PRE_NORM, sink="sinks", changes="the values are scaled"),
+    ),
     _causal("olmo", block=_with(_PRE_NORM, changed_in_place=True)),
     _causal("laguna", block=_with(_PRE_NORM, changes=_GATED)),
     _causal("bitnet", block=_with(_PRE_NORM, changes=_SUB_NORM)),
@@ -130,12 +133,22 @@ _LLAMAS: Final = (
     Architecture(
         model_types=(
             "granite",
-            "granite_swa",
             "granitemoe",
-            "granitemoe_swa",
             "granitemoeshared",
         ),
         main=Stack(block=_GRANITE, embed_multiplier="embedding_multiplier"),
+    ),
+    Architecture(
+        model_types=("granite_swa", "granitemoe_swa"),
+        main=Stack(
+            block=_with(_GRANITE, changes="a learned sink scales the mixed heads"),
+            embed_multiplier="embedding_multiplier",
+        ),
+    ),
+    Architecture(
+        model_types=("nanochat",),
+        # its last norm also stands before the first block: one module, two places
+        main=Stack(block=_PRE_NORM, ln_final=""),
     ),
     Architecture(
         model_types=("stablelm",),
@@ -161,7 +174,12 @@ _LLAMAS: Final = (
             changes=_GATED,
         ),
     ),
-    _causal("beam", block=_with(_SANDWICH, changes=_GATED)),
+    _causal(
+        "beam",
+        block=evolve(
+            _with(_SANDWICH, changes=_GATED), unsummed="the stream itself is rescaled"
+        ),
+    ),
     _causal(
         "hyperclovax",
         block=evolve(
@@ -176,17 +194,32 @@ _LLAMAS: Final = (
 _LATENT: Final = evolve(
     _SELF, kv="kv_b_proj", q_latent="q_a_layernorm", kv_latent="kv_a_layernorm"
 )
+_SPARSE_LATENT: Final = evolve(
+    _PRE_NORM,
+    attention=(evolve(_LATENT, asks_by_name=True, has_rotary=False),),
+)
 _DEEPSEEK: Final = (
     _causal(
         "axk1",
         "deepseek_v2",
         "deepseek_v3",
-        "deepseek_v32",
         "glm4_moe_lite",
-        "glm_moe_dsa",
         "youtu",
         block=evolve(_PRE_NORM, attention=(_LATENT,)),
     ),
+    Architecture(
+        model_types=("minicpm3",),
+        main=Stack(
+            block=evolve(
+                _PRE_NORM,
+                attention=(_LATENT,),
+                multiplier="scale_depth / sqrt(num_hidden_layers)",
+            ),
+        ),
+    ),
+    _causal("deepseek_v32", block=_SPARSE_LATENT),
+    # its layers share what an indexer chose
+    _causal("glm_moe_dsa", block=evolve(_SPARSE_LATENT, can_skip=False)),
 )
 
 _GPT2_BLOCK: Final = Block(
@@ -196,7 +229,8 @@ _GPT2_BLOCK: Final = Block(
     mlp=(Mlp(path="mlp"),),
 )
 _GPT2: Final = Architecture(
-    model_types=("gpt2",), main=Stack(block=_GPT2_BLOCK, pos_embed="wpe")
+    model_types=("gpt2", "gpt-sw3", "gpt_bigcode"),
+    main=Stack(block=_GPT2_BLOCK, pos_embed="wpe"),
 )
 _GPT_NEO: Final = Architecture(
     model_types=("gpt_neo",),
@@ -357,15 +391,88 @@ _BERT_BLOCK: Final = Block(
     ),
     stream_norm=True,
 )
-_BERT: Final = Architecture(
-    model_types=("bert",),
-    main=Stack(
-        blocks="encoder.layer",
-        block=_BERT_BLOCK,
-        pos_embed="embeddings.position_embeddings",
-        ln_final="",
+_BERT_STACK: Final = Stack(
+    block=_BERT_BLOCK,
+    pos_embed="embeddings.position_embeddings",
+    ln_final="",
+)
+_BERT_PRE_NORM: Final = evolve(
+    _BERT_BLOCK,
+    ln1=("attention.ln", "attention.LayerNorm", "attention.self_attn_layer_norm"),
+    ln2=("ln", "intermediate.LayerNorm", "LayerNorm"),
+    stream_norm=False,
+)
+_BERTS: Final = (
+    Architecture(
+        model_types=(
+            "bert",
+            "bert-generation",
+            "big_bird",
+            "electra",
+            "ernie",
+            "rembert",
+            "roc_bert",
+            "roformer",
+        ),
+        main=_BERT_STACK,
+        is_causal="is_decoder",
     ),
-    is_causal=False,
+    Architecture(
+        model_types=("camembert", "data2vec-text", "roberta", "xlm-roberta", "xmod"),
+        main=_BERT_STACK,
+        is_causal="is_decoder",
+        first_position="pad_token_id",
+    ),
+    Architecture(
+        model_types=("megatron-bert",),
+        main=evolve(_BERT_STACK, block=_BERT_PRE_NORM, ln_final="encoder.ln"),
+        is_causal="is_decoder",
+    ),
+    Architecture(
+        model_types=("roberta-prelayernorm", "xlm-roberta-xl"),
+        main=evolve(
+            _BERT_STACK,
+            block=_BERT_PRE_NORM,
+            ln_final=("LayerNorm", "encoder.LayerNorm"),
+        ),
+        is_causal="is_decoder",
+        first_position="pad_token_id",
+    ),
+)
+
+_BART_BLOCK: Final = Block(
+    attention=(Attention(path="self_attn", has_rotary=False),),
+    cross=(Attention(path="encoder_attn", has_rotary=False),),
+    mid=("out", "self_attn_layer_norm"),
+    mlp=(Mlp(),),
+    stream_norm=True,
+)
+_BART_PRE_NORM: Final = evolve(
+    _BART_BLOCK,
+    ln1="self_attn_layer_norm",
+    mid=None,
+    ln2="final_layer_norm",
+    stream_norm=False,
+)
+_DECODER: Final = Stack(
+    blocks=("decoder.layers", "layers"),
+    block=_BART_BLOCK,
+    pos_embed=("decoder.embed_positions", "embed_positions"),
+    ln_final="",
+)
+_BARTS: Final = (
+    Architecture(
+        model_types=("bart", "blenderbot-small", "marian", "mvp", "plbart", "trocr"),
+        main=_DECODER,
+    ),
+    Architecture(
+        model_types=("blenderbot", "mbart", "pegasus", "whisper", "biogpt", "xglm"),
+        main=evolve(
+            _DECODER,
+            block=_BART_PRE_NORM,
+            ln_final=("decoder.layer_norm", "layer_norm"),
+        ),
+    ),
 )
 
 
@@ -429,7 +536,8 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     _BLOOM,
     *_FALCON,
     _MPT,
-    _BERT,
+    *_BERTS,
+    *_BARTS,
     _T5,
     _MAMBA,
     *TOYS,

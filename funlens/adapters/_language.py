@@ -65,10 +65,12 @@ class Attention:
         z: Module whose input the mixed heads are; the output projection if empty.
         added: Module whose output the block adds; the attention module if empty.
         has_rotary: Whether queries and keys are rotated.
-        has_interface: Whether it calls transformers' attention interface; the others
-            are built eager when scores or pattern are wanted.
+        asks_by_name: Whether it looks at the name of the attention function, so that
+            another function changes what it does.
         gated_query: Whether the query projection also gives a gate, behind each head.
-        sink: Whether rows of the pattern sum to less than one.
+        sink: What lets rows of the pattern sum to less than one: a parameter of the
+            attention module that adds a column to the scores, where it is not None.
+        lossy: Why rows of the pattern sum to less than one otherwise.
         changes: What happens to queries, keys or values between projection and mixing,
             so that `z == pattern @ v` does not hold; empty where nothing does.
         changed_in_place: Whether the family changes its projections in place.
@@ -88,9 +90,10 @@ class Attention:
     z: Path = ""
     added: Path = ""
     has_rotary: bool = True
-    has_interface: bool = True
+    asks_by_name: bool = False
     gated_query: bool = False
-    sink: bool = False
+    sink: str = ""
+    lossy: str = ""
     changes: str = ""
     changed_in_place: bool = False
     repeats_keys: bool = False
@@ -174,7 +177,7 @@ class Block:
             `("in", path)` or `("out", path)`, where it is not the input of `ln2`.
         ln2: Norm before the MLP.
         mlp: The MLP or the mixture.
-        beside: A dense MLP beside a mixture, whose outputs are added to each other.
+        beside: A dense MLP beside a mixture, whose output is added as well.
         ln2_post: Norm of what the MLP returns, before it is added.
         parallel: Whether attention and MLP read the same stream.
         stream_norm: Whether norms stand on the stream itself, as in BERT.
@@ -238,7 +241,10 @@ class Architecture:
         body: Path of the model's body, where HuggingFace's `base_model` is not it.
         unembed: Module that maps the stream to logits, where HuggingFace's
             `get_output_embeddings` does not tell.
-        is_causal: Whether positions see only earlier ones.
+        is_causal: Whether positions see only earlier ones, or the config field that
+            tells.
+        first_position: Config field of the number after which positions are counted;
+            from 0 without one.
         sizes: Config fields that are not called as usual.
         plain: Classes of modules with an autograd function of their own, which
             `torch.func` cannot pass, and the function of the same modelling file that
@@ -251,6 +257,7 @@ class Architecture:
     others: Mapping[str, Stack] = attrs.field(factory=dict[str, Stack])
     body: str = ""
     unembed: Path = ""
-    is_causal: bool = True
+    is_causal: bool | str = True
+    first_position: str = ""
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
     plain: Mapping[str, str] = attrs.field(factory=dict[str, str])

@@ -64,6 +64,12 @@ class Machinery:
         return self.binder.config
 
     @property
+    def first_position(self) -> int:
+        """The number that counted positions start from."""
+        field = self.arch.first_position
+        return int(getattr(self.config, field)) + 1 if field else 0
+
+    @property
     def can_skip(self) -> bool:
         """Whether blocks of the main stack pass nothing but the stream on."""
         return self.arch.main.block.can_skip
@@ -135,6 +141,7 @@ class Machinery:
             taps,
             blocks=dict.fromkeys(self.blocks, self.arch.main.block.extras),
             eager=eager,
+            watched=self.watched,
             plain=self.arch.plain,
         )
 

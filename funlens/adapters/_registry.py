@@ -111,7 +111,7 @@ def from_module(
 
 def _bound(arch: Architecture, skeleton: Any) -> Binder:
     config = skeleton.config
-    main = getattr(config, arch.main.config) if arch.main.config else config
+    main = getattr(config, arch.main.config or "", None) or config.get_text_config()
     body = arch.body or path_of(skeleton, skeleton.base_model)
     return Binder(
         arch=arch,
@@ -146,9 +146,13 @@ def _n_logits(skeleton: Any, unembed: str, binder: Binder) -> int:
 
 def _watched(skeleton: nn.Module, taps: Iterable[Tap]) -> frozenset[str]:
     """List the attention modules that do not ask transformers for a function."""
-    paths = {tap.path for tap in taps if tap.side == "pattern"}
-    found = ((path, find(skeleton, path)) for path in paths)
-    return frozenset(path for path, at in found if at and not has_interface(at))
+    met = {tap.path: tap for tap in taps if tap.side == "pattern"}
+    found = ((tap, find(skeleton, path)) for path, tap in met.items())
+    return frozenset(
+        tap.path
+        for tap, at in found
+        if at is not None and (tap.by_name or not has_interface(at))
+    )
 
 
 def _attention_of(config: Any, skeleton: nn.Module) -> str:
@@ -222,8 +226,8 @@ def _spec(
         d_mlp=_size(infos, "mlp_post", "d_mlp"),
         d_vocab=binder.sizes.d_vocab,
         n_ctx=binder.sizes.n_ctx,
-        is_causal=binder.arch.is_causal,
-        is_encoder_decoder="encoder" in binder.arch.others,
+        is_causal=_is_causal(binder),
+        is_encoder_decoder=binder.has_encoder,
         is_parallel="attn_out" in parts and "resid_mid" not in parts,
         is_gated="mlp_gate" in parts,
         has_stream_norm=binder.arch.main.block.stream_norm,
@@ -238,6 +242,11 @@ def skeleton_config(machinery: Machinery) -> Any:
     """Give the config of the whole model."""
     module: Any = machinery.module
     return module.config
+
+
+def _is_causal(binder: Binder) -> bool:
+    told = binder.arch.is_causal
+    return bool(getattr(binder.config, told)) if isinstance(told, str) else told
 
 
 def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:

@@ -8,7 +8,7 @@ import copy
 import functools
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -51,6 +51,7 @@ def put_taps(
     *,
     blocks: Mapping[str, int],
     eager: bool,
+    watched: Collection[str],
     plain: Mapping[str, str],
 ) -> nn.Module:
     """Place the taps of a bare copy.
@@ -61,10 +62,11 @@ def put_taps(
         blocks: Blocks, which a run may leave out, and how much each returns after
             the residual.
         eager: Whether modules that choose their own attention are to run eager.
+        watched: Attention modules that do not ask transformers for a function.
         plain: Classes of modules that `torch.func` cannot pass, and the function of
             their modelling file that computes the same.
     """
-    _set_attention(skeleton, eager=eager)
+    _set_attention(skeleton, [find(skeleton, path) for path in watched], eager=eager)
     _set_implementation(skeleton, _EXPERTS_FIELD, EXPERTS, "funlens_experts")
     sides: defaultdict[str, set[Side]] = defaultdict(set)
     for tap in taps:
@@ -73,7 +75,7 @@ def put_taps(
         at = find(skeleton, path) if path else skeleton
         if at is None:  # the taps were made from this module's own tree
             raise AssertionError(path)
-        _place(at, path, wanted)
+        _place(at, path, wanted, watched=path in watched)
     _announce(skeleton)
     _make_plain(skeleton, plain)
     for path, extras in blocks.items():
@@ -87,10 +89,13 @@ def has_interface(part: nn.Module) -> bool:
     return "ALL_ATTENTION_FUNCTIONS" in names and "eager_attention_forward" in names
 
 
-def _set_attention(skeleton: nn.Module, *, eager: bool) -> None:
+def _set_attention(
+    skeleton: nn.Module, watched: Sequence[nn.Module | None], *, eager: bool
+) -> None:
     """Let attention go through funlens's function where it goes through any."""
     found = [*_configs(skeleton, _ATTENTION_FIELD)]
-    asking = {id(config) for part, config in found if has_interface(part)}
+    apart = {id(getattr(part, "config", None)) for part in watched}
+    asking = {id(config) for part, config in found if has_interface(part)} - apart
     for part, config in found:
         part.__dict__.setdefault("funlens_base", getattr(config, _ATTENTION_FIELD))
     for _, config in found:
@@ -122,7 +127,7 @@ def _configs(skeleton: nn.Module, field: str) -> Iterator[tuple[nn.Module, Any]]
             yield part, config
 
 
-def _place(at: nn.Module, path: str, sides: set[Side]) -> None:
+def _place(at: nn.Module, path: str, sides: set[Side], *, watched: bool) -> None:
     """Place the taps of one module."""
     if "in" in sides:
         at.register_forward_pre_hook(_entering((path, "in")), with_kwargs=True)
@@ -133,7 +138,7 @@ def _place(at: nn.Module, path: str, sides: set[Side]) -> None:
     inside = sides - {"in", "scale", "heads", "out"}
     if inside:
         at.__dict__["funlens_path"] = path
-    if "linear" in inside or (inside & _OF_ATTENTION and not has_interface(at)):
+    if "linear" in inside or (inside & _OF_ATTENTION and watched):
         _watch_inside(at, path)
 
 

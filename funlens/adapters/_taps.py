@@ -26,6 +26,7 @@ from funlens.adapters._views import (
     Heads,
     Scaled,
     Slots,
+    Square,
     Swapped,
     Tokens,
     View,
@@ -63,6 +64,7 @@ class Tap:
         note: What one would expect to hold of it and does not, and why.
         rejoins: Whether a changed value must also enter the sum at the block's end.
         in_place: Whether the model later changes that tensor in place.
+        by_name: Whether the module looks at the name of the attention function.
         all_keys: Whether positions count all keys, also those of a cache.
         read_only: Why it cannot be changed; empty where it can.
     """
@@ -76,6 +78,7 @@ class Tap:
     note: str = ""
     rejoins: bool = False
     in_place: bool = False
+    by_name: bool = False
     all_keys: bool = False
     read_only: str = ""
 
@@ -104,6 +107,12 @@ class Binder:
     def width(self) -> int:
         """Width of the main stack's stream."""
         return self.sizes.width(self.config)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the model has an encoder beside its main stack."""
+        encoder = self.arch.others.get("encoder")
+        return encoder is not None and bool(self.below_body(encoder.blocks))
 
     def at(self, path: Path, base: str = "") -> str:
         """Resolve the alternatives of a path below a base; empty if none is there."""
@@ -163,7 +172,9 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
 
     def model_tap(part: str, path: str, side: Side, **more: Any) -> Tap:
         site = Site(part=part, stack=name)
-        sizes = {**width, "one": 1}
+        at = find(binder.module, path)
+        own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
+        sizes = {**width, **own, "one": 1}
         return Tap(site=site, path=path, side=side, sizes=sizes, **more)
 
     embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
@@ -228,7 +239,7 @@ class _Layer:
         if attention is not None:
             yield from _Heads(self, attention, "").taps()
         yield from self.mixer()
-        cross = self.chosen(block.cross)
+        cross = self.chosen(block.cross) if self.binder.has_encoder else None
         if cross is not None:
             yield from _Heads(self, cross, "cross_").taps()
         yield from self.middle()
@@ -293,9 +304,14 @@ class _Layer:
             at = self.at(path)
             joins = side == "in" and not self.at(block.ln2)
             if at:
-                yield self.tap("resid_mid", at, side, rejoins=joins)
+                yield self.mid(at, side, rejoins=joins)
         elif not block.parallel and self.at(block.ln2):
-            yield self.tap("resid_mid", self.at(block.ln2), "in", rejoins=True)
+            yield self.mid(self.at(block.ln2), "in", rejoins=True)
+
+    def mid(self, path: str, side: Side, *, rejoins: bool) -> Tap:
+        """Where the stream between attention and MLP is met."""
+        why = self.block.unsummed if rejoins else ""
+        return self.tap("resid_mid", path, side, rejoins=rejoins, read_only=why)
 
     def feed_forward(self) -> Iterator[Tap]:
         """The MLP or the experts, from the input to what is added."""
@@ -327,6 +343,9 @@ class _Layer:
             yield self.tap("shared_out", shared, "out")
         added = self.at(self.block.ln2_post) or self.at(words.added, path)
         yield self.added("mlp_out", added or path)
+        for dense in self.block.beside:
+            if self.at(dense.path):
+                yield self.added("dense_out", self.at(dense.path))
 
     def dense(self, words: Mlp, path: str) -> Iterator[Tap]:
         """A dense MLP."""
@@ -381,11 +400,23 @@ class _Heads:
                 all_keys=True,
                 sizes=sizes,
             )
-        view = BeforeSink() if words.sink else WHOLE
+        sink = (
+            getattr(self.layer.module(path), words.sink, None) if words.sink else None
+        )
+        view = Square() if sink is None else BeforeSink()
+        note = words.lossy if sink is None else "an attention sink"
         sizes = {"head": self._n_heads}
         scores = f"{'' if self.prefix else 'attn_'}scores"
         yield self._tap(scores, path, "scores", view=view, sizes=sizes)
-        yield self._tap("pattern", path, "pattern", view=view, sizes=sizes)
+        yield self._tap(
+            "pattern",
+            path,
+            "pattern",
+            view=view,
+            sizes=sizes,
+            note=note,
+            by_name=words.asks_by_name,
+        )
         yield from self._outputs()
 
     def _inputs(self) -> Iterator[Tap]:
@@ -427,7 +458,7 @@ class _Heads:
             d_value = features(self.layer.module(self._at(words.o)))[0] // self._n_heads
             view = HeadPart(count, width - d_value, width)
             sizes = self._axes("v", count, d_value)
-            yield self._tap("v", both, "out", view=view, sizes=sizes)
+            yield self._tap("v", both, "out", view=view, sizes=sizes, all_keys=True)
 
     def _fused(self, path: str) -> Iterator[Tap]:
         words = self.words

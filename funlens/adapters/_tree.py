@@ -72,10 +72,17 @@ def features(at: Any) -> tuple[int, int]:
 
 
 def number(config: Any, field: str | float) -> float:
-    """Read a multiplier: a number, a config field, or 1 where there is no name."""
-    if isinstance(field, str):
-        return float(getattr(config, field)) if field else 1.0
-    return float(field)
+    """Read a multiplier; 1 where there is no name.
+
+    Args:
+        config: The config.
+        field: A number, a field's name, or `"a / sqrt(b)"` of two fields.
+    """
+    if not isinstance(field, str):
+        return float(field)
+    over, _, under = field.partition(" / sqrt(")
+    value = float(getattr(config, over)) if over else 1.0
+    return value / float(getattr(config, under.rstrip(")"))) ** 0.5 if under else value
 
 
 def _read(config: Any, names: tuple[str, ...]) -> int:

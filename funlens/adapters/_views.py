@@ -76,7 +76,8 @@ class HeadPart:
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Split the last axis and cut each head."""
-        whole = Heads(self.n_heads).read(raw, batch)
+        flat = raw.squeeze(1) if raw.ndim == 4 else raw  # noqa: PLR2004 -- a latent, as one head
+        whole = Heads(self.n_heads).read(flat, batch)
         return whole[..., self.start : self.stop]
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
@@ -156,6 +157,19 @@ class Swapped:
 
 
 @attrs.frozen
+class Square:
+    """Scores or a pattern; some families run all rows' heads on one axis."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Unfold rows and heads."""
+        return _split(raw, 0, (batch, -1)) if raw.ndim == 3 else raw  # noqa: PLR2004 -- head query key
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Fold back."""
+        return value.reshape(raw.shape) if value.shape != raw.shape else value
+
+
+@attrs.frozen
 class BeforeSink:
     """Attention without the last column, which belongs to no key."""
 
@@ -192,7 +206,7 @@ class EveryRow:
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Repeat for each row."""
-        return raw.expand(batch, *raw.shape[1:]) if raw.ndim == 3 else raw  # noqa: PLR2004 -- batch pos width
+        return raw.expand(batch, *raw.shape[-2:])
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Keep each row's own."""
@@ -208,6 +222,7 @@ View: TypeAlias = (
     | Slots
     | Half
     | Swapped
+    | Square
     | BeforeSink
     | Scaled
     | EveryRow

@@ -17,6 +17,7 @@ __all__ = [
     "cross_scores",
     "cross_v",
     "cross_z",
+    "dense_out",
     "embed",
     "encoder",
     "expert_out",
@@ -166,6 +167,9 @@ router_weights: Final = Part("router_weights")
 
 expert_out: Final = Part("expert_out")
 """What each chosen expert adds: its output times its weight, in the router's order."""
+
+dense_out: Final = Part("dense_out")
+"""Exactly what a dense MLP beside a mixture of experts adds to the stream."""
 
 ssm_in: Final = Part("ssm_in")
 """What a state-space mixer is given."""

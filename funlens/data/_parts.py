@@ -62,6 +62,7 @@ LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "mlp_post": _NEURONS,
     "mlp_proj": _RESIDUAL,
     "mlp_out": _RESIDUAL,
+    "dense_out": _RESIDUAL,
     "ssm_in": _RESIDUAL,
     "ssm_proj": ("batch", "pos", "d_ssm_proj"),
     "ssm_params": ("batch", "pos", "d_ssm_params"),

@@ -39,6 +39,7 @@ from funlens.errors import (
 )
 
 _MOST_PLANS: Final = 32  # a spec is asked for few kinds of capture
+_AFTER_MID: Final = ("mlp_out", "dense_out")
 _INSIDE: Final = frozenset({"scores", "pattern"})
 _NEEDS_EAGER: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
 
@@ -79,7 +80,7 @@ class Act:
         backward: Interventions on the gradient.
         keeps: Captures.
         stash: Name under which the value is kept for the end of the block.
-        rejoin: Names of the two values that replace the block's output.
+        rejoin: Names of the values whose sum replaces the block's output.
     """
 
     tap: Tap
@@ -87,7 +88,7 @@ class Act:
     backward: tuple[Edit, ...] = ()
     keeps: tuple[Keep, ...] = ()
     stash: str = ""
-    rejoin: tuple[str, str] | None = None
+    rejoin: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -394,11 +395,14 @@ def _rejoin(
     layer: int | None,
 ) -> None:
     """Let an edit of the stream within a block also reach the sum at its end."""
-
-    def tap(part: str) -> Tap:
-        return machinery.taps[Site(part=part, layer=layer, stack=stack)]
-
-    mid, out, post = tap("resid_mid"), tap("mlp_out"), tap("resid_post")
-    names = (f"mid.{mid.site}", f"out.{out.site}")
-    acts[out.path, out.side].append(Act(tap=out, stash=names[1]))
-    acts[post.path, post.side].insert(0, Act(tap=post, rejoin=names))
+    places = {
+        part: machinery.taps.get(Site(part=part, layer=layer, stack=stack))
+        for part in ("resid_mid", *_AFTER_MID, "resid_post")
+    }
+    held = {part: tap for part, tap in places.items() if tap is not None}
+    mid, post = held.pop("resid_mid"), held.pop("resid_post")
+    names = [f"mid.{mid.site}.was", f"mid.{mid.site}"]
+    for tap in held.values():
+        names.append(f"out.{tap.site}")
+        acts[tap.path, tap.side].append(Act(tap=tap, stash=names[-1]))
+    acts[post.path, post.side].insert(0, Act(tap=post, rejoin=tuple(names)))

@@ -248,7 +248,7 @@ def _bare(
             return _called(machinery.module, kwargs).logits
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     options = Options(grad=grad)
-    if is_forward_mode():
+    if is_forward_mode() or _shift(spec, prepared) is not None:
         plan = make_plan(spec, prepared.frames, ())
         return traced(spec, prepared, plan, options=options)[0]
     with nullcontext() if _wants_grad((), options) else torch.no_grad():
@@ -320,6 +320,7 @@ def traced(
         # SDPA's fused kernel has no derivative for a mask that carries a bias, as T5's
         forces_eager=is_forward_mode() or (spec.is_encoder_decoder and is_functional()),
     )
+    trace.shift = _shift(spec, prepared)
     _set_bounds(spec, trace, options, prepared.main)
     _set_logits(spec, trace, options, prepared)
     eager = plan.needs_eager or trace.forces_eager
@@ -401,6 +402,21 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
             raise ShapeError("residual", shape, expected, ("batch", "pos", "d_model"))
         trace.start = (machinery.blocks[start], options.residual)
         trace.skipped = frozenset(machinery.blocks[:start])
+
+
+def _shift(
+    spec: ModelSpec, prepared: Prepared
+) -> tuple[Point, tuple[int, ...]] | None:
+    """Tell where learned positions are counted from each row's first token.
+
+    Nowhere, if nothing is padded on the left or the model is told its positions.
+    """
+    tap = spec.engine.taps.get(Site(part="pos_embed"))
+    starts = prepared.main.starts
+    is_told = "position_ids" in prepared.kwargs
+    if tap is None or starts is None or not any(starts) or is_told:
+        return None
+    return (tap.path, tap.side), starts
 
 
 def _set_logits(
