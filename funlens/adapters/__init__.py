@@ -29,7 +29,11 @@ from funlens.adapters._tokens import (
 )
 from funlens.adapters._toy import ToyConfig, toy, toy_module
 from funlens.adapters._tracr import from_tracr, tracr_outputs
-from funlens.adapters._transforms import is_forward_mode, is_functional
+from funlens.adapters._transforms import (
+    active_transforms,
+    is_forward_mode,
+    is_functional,
+)
 from funlens.adapters._tree import Sizes, find
 from funlens.adapters._views import (
     BeforeSink,
@@ -103,6 +107,7 @@ __all__ = [
     "W_pos",
     "Tokens",
     "Whole",
+    "active_transforms",
     "b_K",
     "b_O",
     "b_Q",

@@ -88,6 +88,7 @@ def from_module(
     register_attention()
     register_experts()
     skeleton = bare_copy(inner)
+    _override(arch, skeleton)
     binder = _bound(arch, skeleton)
     taps = {tap.site: tap for tap in taps_of(binder)}
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
@@ -107,6 +108,13 @@ def from_module(
         centered=_centered(skeleton, taps.values(), binder.width),
     )
     return _spec(machinery, tokenizer, name or type(inner).__name__, revision, bos)
+
+
+def _override(arch: Architecture, skeleton: Any) -> None:
+    """Set what the table wants of the private copy's config."""
+    if not getattr(skeleton.base_model, arch.settled or "_", False):
+        for field, value in arch.overrides.items():
+            setattr(skeleton.config, field, value)
 
 
 def _bound(arch: Architecture, skeleton: Any) -> Binder:
@@ -230,7 +238,7 @@ def _spec(
         is_encoder_decoder=binder.has_encoder,
         is_parallel="attn_out" in parts and "resid_mid" not in parts,
         is_gated="mlp_gate" in parts,
-        has_stream_norm=binder.arch.main.block.stream_norm,
+        has_stream_norm=binder.arch.main.kinds[0].stream_norm,
         sites=infos,
         tokenizer=tokenizer,
         bos=bos,

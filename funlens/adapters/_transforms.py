@@ -11,8 +11,13 @@ def is_functional() -> bool:
     return functorch._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 -- as above
 
 
-def is_forward_mode() -> bool:
-    """Tell whether a forward-mode derivative is taken, which some kernels have not."""
+def active_transforms() -> tuple[str, ...]:
+    """Name the transforms that are active: `Vmap`, `Grad`, `Jvp`; outermost first."""
     functorch: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
     stack: Any = functorch._functorch.get_interpreter_stack() or ()  # noqa: SLF001 -- as above
-    return any(level.key().name == "Jvp" for level in stack)
+    return tuple(str(level.key().name) for level in stack)
+
+
+def is_forward_mode() -> bool:
+    """Tell whether a forward-mode derivative is taken, which some kernels have not."""
+    return "Jvp" in active_transforms()

@@ -134,9 +134,11 @@ class Sizes:
     def head_width(self, attention: Any, config: Any) -> int:
         """Width of a query head: what the attention module says, or the config."""
         own = _read(attention, (self.names.get("d_head", ""), *_HEAD_WIDTHS))
-        named = self._named("d_head", config, ("head_dim", "d_head"))
+        if own:
+            return own
         heads = self.heads(config)
-        return own or named or (self.width(config) // heads if heads else 0)
+        named = self._named("d_head", config, ("head_dim", "d_head"))
+        return named or (self.width(config) // heads if heads else 0)
 
     def kv_heads(self, attention: Any, config: Any, n_heads: int) -> int:
         """Key and value heads of a layer."""

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import is_functional, padding_mask, to_tokens
+from funlens.adapters import active_transforms, is_functional, padding_mask, to_tokens
 from funlens.data import ModelSpec
 from funlens.errors import InputError
 
@@ -73,6 +73,7 @@ def prepare(
         InputError: The inputs are of no known kind, empty, or too long.
         TokenizerError: Text was given and there is no tokenizer.
     """
+    _check_transforms(spec)
     given = _as_mapping(spec, inputs)
     if attention_mask is not None:
         given["attention_mask"] = attention_mask
@@ -90,12 +91,31 @@ def prepare(
         mask = _inferred_mask(spec, source)
     given.pop("attention_mask", None)
     frame = _frame(source, mask)
+    unpadded = spec.engine.arch.unpadded
+    if unpadded and frame.starts is not None and any(frame.starts):
+        raise InputError(
+            f"rows are padded on the left, and {unpadded}",
+            "padding on the right, or none",
+            "Use `to_tokens(..., padding_side='right')`",
+        )
     if mask is not None and frame.starts is not None:
         given["attention_mask"] = mask.to(torch.long)
         _place_positions(spec, given, mask)
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
     return _with_decoder(spec, given, frame)
+
+
+def _check_transforms(spec: ModelSpec) -> None:
+    """Refuse transforms that the family's own code cannot pass."""
+    refused: Mapping[str, str] = spec.engine.arch.no_func
+    for name in active_transforms() if refused else ():
+        if name in refused:
+            raise InputError(
+                f"{name} is active, and {refused[name]}",
+                "a run outside that transform",
+                f"Loop over runs; {spec.model_type} cannot do better",
+            )
 
 
 def compiled_kwargs(inputs: Inputs, attention_mask: Tensor | None) -> Mapping[str, Any]:

@@ -49,6 +49,8 @@ def padding(subject: Subject) -> LawResult:
         padded = torch.cat(parts, dim=1)
         mask = torch.cat([torch.ones_like(part) for part in parts], dim=1)
         real = slice(PADS, None) if side == "left" else slice(0, tokens.shape[1])
+        if side == "left" and spec.engine.arch.unpadded:
+            continue
         mask[:] = 0
         mask[:, real] = 1
         got = run(spec, padded, attention_mask=mask)[:, real]

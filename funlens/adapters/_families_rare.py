@@ -1,0 +1,174 @@
+"""The tables of families with a way of their own."""
+
+from typing import Final
+
+from attrs import evolve
+
+from funlens.adapters._families_common import PRE_NORM, SANDWICH, SELF, causal
+from funlens.adapters._language import (
+    Architecture,
+    Attention,
+    Block,
+    Experts,
+    Fused,
+    Mlp,
+    Stack,
+)
+
+_SCALED: Final = "the stream itself is scaled"
+_PLAIN: Final = evolve(SELF, has_rotary=False)
+_GEMMA4: Final = evolve(
+    SANDWICH,
+    attention=(evolve(SELF, changes="a norm stands on the values"),),
+    can_skip=False,
+    unsummed="each layer ends with a scalar that multiplies the stream",
+)
+
+RARE: Final[tuple[Architecture, ...]] = (
+    Architecture(
+        model_types=("openai-gpt",),
+        main=Stack(
+            block=Block(
+                attention=(evolve(_PLAIN, fused=Fused(path="c_attn")),),
+                mid=("out", "ln_1"),
+                mlp=(Mlp(path="mlp"),),
+                stream_norm=True,
+            ),
+            pos_embed="positions_embed",
+            ln_final="",
+        ),
+    ),
+    causal(
+        "gpt_neox_japanese",
+        block=evolve(
+            PRE_NORM,
+            attention=(
+                evolve(_PLAIN, fused=Fused(path="query_key_value", by_group=True)),
+            ),
+            unsummed="the last layer adds a bias that no module gives",
+        ),
+    ),
+    causal(
+        "codegen",
+        block=Block(
+            ln1="ln_1",
+            attention=(
+                evolve(SELF, fused=Fused(path="qkv_proj", groups=4, order="qvk")),
+            ),
+            mlp=(Mlp(path="mlp"),),
+            parallel=True,
+        ),
+    ),
+    Architecture(
+        model_types=("ctrl",),
+        main=Stack(
+            block=Block(
+                ln1="layernorm1",
+                attention=(evolve(_PLAIN, path="multi_head_attention"),),
+                ln2="layernorm2",
+                mlp=(Mlp(path="ffn", up="0", down="2"),),
+            ),
+            embed_changes=True,
+            ln_final="layernorm",
+        ),
+    ),
+    Architecture(
+        model_types=("dbrx",),
+        main=Stack(
+            block=Block(
+                ln1="norm_attn_norm.norm_1",
+                attention=(
+                    Attention(
+                        path="norm_attn_norm.attn",
+                        fused=Fused(path="Wqkv"),
+                        changed_in_place=True,
+                    ),
+                ),
+                ln2="norm_attn_norm.norm_2",
+                mlp=(Experts(path="ffn"),),
+            )
+        ),
+        no_func={"Vmap": "it goes through its experts in a loop"},
+    ),
+    Architecture(
+        model_types=("doge",),
+        main=Stack(block=evolve(PRE_NORM, unsummed=_SCALED)),
+        biased_masks=True,
+    ),
+    causal(
+        "zaya",
+        block=evolve(
+            PRE_NORM,
+            mlp=(Experts(path="mlp", router=""),),
+            unsummed=_SCALED,
+            can_skip=False,
+            extras=1,
+        ),
+    ),
+    causal(
+        "llama4",
+        "llama4_text",
+        block=evolve(
+            PRE_NORM,
+            mlp=(
+                Experts(path="feed_forward", shared_changes=True),
+                Mlp(path="feed_forward"),
+            ),
+        ),
+    ),
+    causal(
+        "moshi",
+        block=evolve(
+            PRE_NORM,
+            attention=(
+                evolve(
+                    SELF,
+                    q="q_proj.linear",
+                    k="k_proj.linear",
+                    v="v_proj.linear",
+                    o="o_proj.linear",
+                ),
+            ),
+            mlp=(Mlp(path="mlp", up="", gate_up="fc1"),),
+        ),
+    ),
+    causal(
+        "inkling_text",
+        block=evolve(
+            PRE_NORM,
+            attention=(evolve(SELF, changes="a convolution runs over the values"),),
+            ln1_post="attn_sconv",
+            ln2_post="mlp_sconv",
+        ),
+    ),
+    causal(
+        "gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text", block=_GEMMA4
+    ),
+    Architecture(
+        model_types=("jetmoe",),
+        main=Stack(
+            block=evolve(
+                PRE_NORM,
+                # its heads are experts, so that none has a place of its own
+                ln1_post="self_attention",
+            )
+        ),
+        no_func={"Vmap": "it counts the tokens of each expert"},
+    ),
+    Architecture(
+        model_types=("bigbird_pegasus",),
+        main=Stack(
+            blocks="decoder.layers",
+            block=Block(
+                ln1="self_attn_layer_norm",
+                attention=(evolve(_PLAIN, asks_by_name=True),),
+                cross=(Attention(path="encoder_attn", has_rotary=False),),
+                ln2="final_layer_norm",
+                mlp=(Mlp(),),
+            ),
+            pos_embed="decoder.embed_positions",
+            ln_final="decoder.layernorm_embedding",
+        ),
+    ),
+)
+"""Tables that share little with others."""
