@@ -15,6 +15,7 @@ from funlens.adapters._language import (
     Stack,
 )
 
+_GATED: Final = "a gate multiplies the mixed heads"
 _SCALED: Final = "the stream itself is scaled"
 _PLAIN: Final = evolve(SELF, has_rotary=False)
 _GEMMA4: Final = evolve(
@@ -92,6 +93,13 @@ RARE: Final[tuple[Architecture, ...]] = (
     ),
     Architecture(
         model_types=("doge",),
+        when={"is_moe": True},
+        main=Stack(block=evolve(PRE_NORM, unsummed=_SCALED)),
+        biased_masks=True,
+        mixes_rows="its router lays out all rows' tokens so that they mix",
+    ),
+    Architecture(
+        model_types=("doge",),
         main=Stack(block=evolve(PRE_NORM, unsummed=_SCALED)),
         biased_masks=True,
     ),
@@ -105,16 +113,18 @@ RARE: Final[tuple[Architecture, ...]] = (
             extras=1,
         ),
     ),
-    causal(
-        "llama4",
-        "llama4_text",
-        block=evolve(
-            PRE_NORM,
-            mlp=(
-                Experts(path="feed_forward", shared_changes=True),
-                Mlp(path="feed_forward"),
-            ),
+    Architecture(
+        model_types=("llama4", "llama4_text"),
+        main=Stack(
+            block=evolve(
+                PRE_NORM,
+                mlp=(
+                    Experts(path="feed_forward", shared_changes=True),
+                    Mlp(path="feed_forward"),
+                ),
+            )
         ),
+        unpadded="it scales queries and cuts chunks by column, not by position",
     ),
     causal(
         "moshi",
@@ -151,9 +161,50 @@ RARE: Final[tuple[Architecture, ...]] = (
                 PRE_NORM,
                 # its heads are experts, so that none has a place of its own
                 ln1_post="self_attention",
+                mlp=(
+                    Experts(
+                        path="mlp",
+                        router="router.layer",
+                        experts="input_linear",
+                        shared="",
+                    ),
+                ),
+                unsummed="its heads are experts, and what they add is not met",
             )
         ),
         no_func={"Vmap": "it counts the tokens of each expert"},
+    ),
+    causal(
+        "axk2",
+        "dots3_note",
+        "dots3_note_text",
+        block=evolve(
+            PRE_NORM,
+            attention=(
+                evolve(
+                    SELF,
+                    path="self_attn",
+                    q="q_b_proj",
+                    kv="kv_b_proj",
+                    q_latent="q_a_layernorm",
+                    kv_latent="kv_a_layernorm",
+                    asks_by_name=True,
+                    has_rotary=False,
+                    changes=_GATED,
+                ),
+            ),
+            can_skip=False,
+        ),
+    ),
+    Architecture(
+        model_types=("minimax_m3_vl_text",),
+        main=Stack(
+            block=evolve(
+                PRE_NORM,
+                attention=(evolve(SELF, asks_by_name=True, has_rotary=False),),
+            )
+        ),
+        unpadded="its indexer chooses blocks by column, not by position",
     ),
     Architecture(
         model_types=("bigbird_pegasus",),

@@ -1,6 +1,6 @@
 """The tables of families that mix positions by recurrences or convolutions."""
 
-from typing import Final
+from typing import Any, Final
 
 from attrs import evolve
 
@@ -40,6 +40,19 @@ _DELTA: Final = Mixer(path="self_attn", needs="forget_gate", parts=_PARTS)
 _LATENT: Final = evolve(
     SELF, kv="kv_b_proj", q_latent="q_a_layernorm", kv_latent="kv_a_layernorm"
 )
+
+
+def _rescales(module: Any) -> str:
+    """Tell whether RWKV's next run would divide its own weights in place."""
+    body, config = module.base_model, module.config
+    settled: bool = body.layers_are_rescaled
+    if settled or not 0 < config.rescale_every < config.num_hidden_layers:
+        return ""
+    return (
+        "its first run divides weights in place, and they are yours. Run it once "
+        "before you hand it over, or build it with `rescale_every=0`"
+    )
+
 
 _NO_MASK: Final = "its recurrence takes no mask"
 
@@ -157,10 +170,7 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
     ),
     Architecture(
         model_types=("rwkv",),
-        # otherwise the first run divides the owner's weights in place; by powers of 2
-        # only, so that leaving it out changes no bit
-        overrides={"rescale_every": 0},
-        settled="layers_are_rescaled",
+        refusal=_rescales,
         main=Stack(
             block=Block(
                 start="pre_ln",

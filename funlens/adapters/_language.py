@@ -8,10 +8,11 @@ a path that is not there is left out. A path that begins with `/` starts at the 
 where it would start at the part otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 import attrs
+from torch import nn
 
 from funlens.adapters._spelling import (
     BLOCKS,
@@ -269,8 +270,9 @@ class Architecture:
             tells.
         biased_masks: Whether attention masks depend on activations or weights, which
             SDPA's kernel cannot differentiate.
-        overrides: Config values of the private copy, where `settled` is not true yet.
-        settled: Attribute of the body that tells that the overrides come too late.
+        refusal: Says why a module that the table describes cannot be used; nothing
+            where it can.
+        mixes_rows: Why a row of HuggingFace's own model depends on the others.
         no_func: Transforms of `torch.func` (`Vmap`, `Grad`, `Jvp`) that HuggingFace's
             own code cannot pass, and why.
         unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
@@ -290,8 +292,8 @@ class Architecture:
     unembed: Path = ""
     is_causal: bool | str = True
     biased_masks: bool = False
-    overrides: Mapping[str, object] = attrs.field(factory=dict[str, object])
-    settled: str = ""
+    refusal: Callable[[nn.Module], str] | None = None
+    mixes_rows: str = ""
     no_func: Mapping[str, str] = attrs.field(factory=dict[str, str])
     unpadded: str = ""
     first_position: str = ""

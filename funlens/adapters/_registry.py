@@ -85,10 +85,12 @@ def from_module(
     """
     inner = _unwrapped(module)
     arch = adapter or _table_for(inner.config)
+    refusal = arch.refusal(inner) if arch.refusal else ""
+    if refusal:
+        raise UnsupportedConfigError(inner.config.model_type, refusal, "")
     register_attention()
     register_experts()
     skeleton = bare_copy(inner)
-    _override(arch, skeleton)
     binder = _bound(arch, skeleton)
     taps = {tap.site: tap for tap in taps_of(binder)}
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
@@ -108,13 +110,6 @@ def from_module(
         centered=_centered(skeleton, taps.values(), binder.width),
     )
     return _spec(machinery, tokenizer, name or type(inner).__name__, revision, bos)
-
-
-def _override(arch: Architecture, skeleton: Any) -> None:
-    """Set what the table wants of the private copy's config."""
-    if not getattr(skeleton.base_model, arch.settled or "_", False):
-        for field, value in arch.overrides.items():
-            setattr(skeleton.config, field, value)
 
 
 def _bound(arch: Architecture, skeleton: Any) -> Binder:
