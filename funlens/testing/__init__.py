@@ -4,6 +4,7 @@ from funlens.testing._laws import Certificate, LawResult, verify
 from funlens.testing._recipes import (
     CAUSAL,
     FOUNDATION,
+    MASKED,
     RECIPES,
     Recipe,
     UnknownRecipeError,
@@ -17,6 +18,7 @@ __all__ = [
     "Certificate",
     "FOUNDATION",
     "LawResult",
+    "MASKED",
     "RECIPES",
     "Recipe",
     "UnknownRecipeError",

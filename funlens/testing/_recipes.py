@@ -13,9 +13,10 @@ from funlens.testing._recipes_causal import CAUSAL
 from funlens.testing._recipes_config import N_EXPERTS, config_of
 from funlens.testing._recipes_foundation import FOUNDATION
 from funlens.testing._recipes_inputs import draw_inputs
+from funlens.testing._recipes_masked import MASKED
 from funlens.testing._recipes_record import Recipe, Task
 
-RECIPES: Final[tuple[Recipe, ...]] = (*FOUNDATION, *CAUSAL)
+RECIPES: Final[tuple[Recipe, ...]] = (*FOUNDATION, *CAUSAL, *MASKED)
 
 _AUTO_CLASSES: Final[Mapping[Task, str]] = {
     "causal-lm": "AutoModelForCausalLM",
