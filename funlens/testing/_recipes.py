@@ -15,8 +15,9 @@ from funlens.testing._recipes_foundation import FOUNDATION
 from funlens.testing._recipes_inputs import draw_inputs
 from funlens.testing._recipes_masked import MASKED
 from funlens.testing._recipes_record import Recipe, Task
+from funlens.testing._recipes_seq2seq import SEQ2SEQ
 
-RECIPES: Final[tuple[Recipe, ...]] = (*FOUNDATION, *CAUSAL, *MASKED)
+RECIPES: Final[tuple[Recipe, ...]] = (*FOUNDATION, *CAUSAL, *MASKED, *SEQ2SEQ)
 
 _AUTO_CLASSES: Final[Mapping[Task, str]] = {
     "causal-lm": "AutoModelForCausalLM",
