@@ -9,10 +9,12 @@ from funlens.testing._recipes import (
     SEQ2SEQ,
     Recipe,
     UnknownRecipeError,
+    head_recipes,
     recipe_names,
     tiny_hf_model,
     tiny_inputs,
 )
+from funlens.testing._recipes_heads import variants_of
 
 __all__ = [
     "CAUSAL",
@@ -24,8 +26,10 @@ __all__ = [
     "Recipe",
     "SEQ2SEQ",
     "UnknownRecipeError",
+    "head_recipes",
     "recipe_names",
     "tiny_hf_model",
     "tiny_inputs",
+    "variants_of",
     "verify",
 ]

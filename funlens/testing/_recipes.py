@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from funlens.testing._recipes_causal import CAUSAL
 from funlens.testing._recipes_config import N_EXPERTS, config_of
 from funlens.testing._recipes_foundation import FOUNDATION
+from funlens.testing._recipes_heads import heads_of
 from funlens.testing._recipes_inputs import draw_inputs
 from funlens.testing._recipes_masked import MASKED
 from funlens.testing._recipes_record import Recipe, Task
@@ -23,11 +24,15 @@ _AUTO_CLASSES: Final[Mapping[Task, str]] = {
     "causal-lm": "AutoModelForCausalLM",
     "masked-lm": "AutoModelForMaskedLM",
     "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "base": "AutoModel",
+    "token-classification": "AutoModelForTokenClassification",
+    "sequence-classification": "AutoModelForSequenceClassification",
 }
 
 # The classes themselves, by the whole config of a family.
 _CLASSES: Final[Mapping[Task, str]] = {
     "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "base": "MODEL_MAPPING",
 }
 
 _MATRIX_STD: Final = 0.2  # with 16 inputs of size 1 a sum has size 0.8
@@ -56,6 +61,17 @@ class UnknownRecipeError(LookupError):
 def recipe_names() -> tuple[str, ...]:
     """List the names that `tiny_hf_model` takes, in the table's order."""
     return tuple(_by_name())
+
+
+@functools.cache
+def head_recipes() -> tuple[Recipe, ...]:
+    """List the recipes of models with another head or none.
+
+    Returns:
+        For each type of language model in the table, what transformers has of it
+        without a head, and with a classifier of tokens or of sequences.
+    """
+    return heads_of(RECIPES)
 
 
 def tiny_hf_model(
@@ -114,7 +130,7 @@ def tiny_inputs(
 @functools.cache
 def _by_name() -> Mapping[str, Recipe]:
     """Order all recipes by name."""
-    return {row.name: row for row in RECIPES}
+    return {row.name: row for row in (*RECIPES, *head_recipes())}
 
 
 def _recipe_named(name: str) -> Recipe:
