@@ -4,24 +4,32 @@ from funlens.testing._laws import Certificate, LawResult, verify
 from funlens.testing._recipes import (
     CAUSAL,
     FOUNDATION,
+    MASKED,
     RECIPES,
+    SEQ2SEQ,
     Recipe,
     UnknownRecipeError,
+    head_recipes,
     recipe_names,
     tiny_hf_model,
     tiny_inputs,
 )
+from funlens.testing._recipes_heads import variants_of
 
 __all__ = [
     "CAUSAL",
     "Certificate",
     "FOUNDATION",
     "LawResult",
+    "MASKED",
     "RECIPES",
     "Recipe",
+    "SEQ2SEQ",
     "UnknownRecipeError",
+    "head_recipes",
     "recipe_names",
     "tiny_hf_model",
     "tiny_inputs",
+    "variants_of",
     "verify",
 ]

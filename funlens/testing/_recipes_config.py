@@ -130,7 +130,7 @@ def config_of(found: Recipe) -> Config:
     """Make the HuggingFace config of a recipe; transformers is imported here."""
     from transformers import CONFIG_MAPPING  # here: `import funlens` must stay cheap
 
-    config_class: type[Any] = CONFIG_MAPPING[found.model_type]
+    config_class: type[Any] = CONFIG_MAPPING[found.config_type or found.model_type]
     overrides: dict[str, Any] = {}
     if found.task == "causal-lm" and _knows(config_class, "is_decoder"):
         overrides["is_decoder"] = True  # BERT and its kin see both ways otherwise

@@ -57,6 +57,7 @@ SPARSE_ATTENTION: Final[tuple[Recipe, ...]] = (
             **{f"text_config.{key}": value for key, value in _DOTS3.items()},
             "audio_config.adapter_input_size": 16,
             "audio_config.adapter_out_dim": 16,
+            "audio_config.downsample_hidden_size": 8,
             "vision_config.adapter_in_dim": 16,
             "vision_config.adapter_out_dim": 16,
             "vision_config.mlp_layer_types": _FIRST_DENSE,

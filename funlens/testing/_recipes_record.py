@@ -5,7 +5,14 @@ from typing import Literal
 
 import attrs
 
-Task = Literal["causal-lm", "masked-lm", "seq2seq-lm"]
+Task = Literal[
+    "causal-lm",
+    "masked-lm",
+    "seq2seq-lm",
+    "base",
+    "token-classification",
+    "sequence-classification",
+]
 
 
 def _sorted_pairs(overrides: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
@@ -23,6 +30,9 @@ class Recipe:
         task: Which head the model has.
         config: Settings on top of the shared tiny ones, sorted by name. A dotted name
             reaches into a nested setting; tuples become lists.
+        config_type: The `model_type` of the configuration it is built from, where that
+            is a part of the family's whole one.
+        extra: Keyword arguments of the forward that are more than plain token ids.
         note: Anything surprising about it.
     """
 
@@ -30,6 +40,8 @@ class Recipe:
     model_type: str
     task: Task = "causal-lm"
     config: tuple[tuple[str, object], ...] = ()
+    config_type: str = ""
+    extra: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -38,6 +50,8 @@ def recipe(
     *,
     variant: str = "",
     task: Task = "causal-lm",
+    config_type: str = "",
+    extra: tuple[str, ...] = (),
     note: str = "",
     nested: Mapping[str, object] | None = None,
     **config: object,
@@ -48,6 +62,8 @@ def recipe(
         model_type: The `model_type` of the HuggingFace configuration.
         variant: What to append to the name; empty for the family's usual form.
         task: Which head the model has.
+        config_type: As in `Recipe`.
+        extra: As in `Recipe`.
         note: Anything surprising about it.
         nested: Overrides whose dotted names are no Python identifiers.
         **config: Overrides of plain settings.
@@ -60,5 +76,7 @@ def recipe(
         model_type=model_type,
         task=task,
         config=_sorted_pairs({**config, **(nested or {})}),
+        config_type=config_type,
+        extra=extra,
         note=note,
     )
