@@ -1,7 +1,7 @@
 """Tiny random HuggingFace models of every architecture, built from their configs."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from funlens.testing._recipes_causal import CAUSAL
-from funlens.testing._recipes_config import N_EXPERTS, config_of, special_ids
+from funlens.testing._recipes_config import N_EXPERTS, Config, config_of, special_ids
 from funlens.testing._recipes_foundation import FOUNDATION
+from funlens.testing._recipes_inputs import TEXT, TWO_TEXTS, draw_inputs, placeholders
+from funlens.testing._recipes_multimodal import MULTIMODAL
 from funlens.testing._recipes_record import Recipe, Task
 
-RECIPES: Final[tuple[Recipe, ...]] = (*FOUNDATION, *CAUSAL)
+RECIPES: Final[tuple[Recipe, ...]] = (*FOUNDATION, *CAUSAL, *MULTIMODAL)
 
 _BY_NAME: Final[Mapping[str, Recipe]] = {row.name: row for row in RECIPES}
 
@@ -21,6 +23,12 @@ _AUTO_CLASSES: Final[Mapping[Task, str]] = {
     "causal-lm": "AutoModelForCausalLM",
     "masked-lm": "AutoModelForMaskedLM",
     "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "image-text": "AutoModelForImageTextToText",
+    "speech": "AutoModelForSpeechSeq2Seq",
+    "ctc": "AutoModelForCTC",
+    "image-classifier": "AutoModelForImageClassification",
+    "audio-classifier": "AutoModelForAudioClassification",
+    "base": "AutoModel",
 }
 
 _MATRIX_STD: Final = 0.2  # with 16 inputs of size 1 a sum has size 0.8
@@ -104,19 +112,21 @@ def tiny_inputs(
         UnknownRecipeError: No recipe has this name.
     """
     found = _recipe_named(name)
-    config = config_of(found)
-    special = set(special_ids(config.to_dict()))
-    vocab = config.get_text_config().vocab_size
-    plain = torch.tensor([i for i in range(vocab) if i not in special])
-    generator = torch.Generator().manual_seed(seed)
+    inputs = found.inputs or (TWO_TEXTS if found.task == "seq2seq-lm" else TEXT)
+    return draw_inputs(
+        inputs,
+        plain=_plain_ids(config_of(found), placeholders(inputs)),
+        batch=batch,
+        pos=pos,
+        generator=torch.Generator().manual_seed(seed),
+    )
 
-    def draw(length: int) -> Tensor:
-        return plain[torch.randint(len(plain), (batch, length), generator=generator)]
 
-    drawn = {"input_ids": draw(pos)}
-    if found.task == "seq2seq-lm":
-        drawn["decoder_input_ids"] = draw(max(1, pos - 2))
-    return drawn
+def _plain_ids(config: Config, placeholders: Iterable[int]) -> Tensor:
+    """List the token ids that have no meaning of their own; none without words."""
+    special = {*special_ids(config.to_dict()), *placeholders}
+    vocab = getattr(config.get_text_config(), "vocab_size", 0)
+    return torch.tensor([i for i in range(vocab) if i not in special])
 
 
 def _recipe_named(name: str) -> Recipe:

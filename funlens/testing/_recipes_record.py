@@ -5,7 +5,19 @@ from typing import Literal
 
 import attrs
 
-Task = Literal["causal-lm", "masked-lm", "seq2seq-lm"]
+from funlens.testing._recipes_inputs import Drawing
+
+Task = Literal[
+    "causal-lm",
+    "masked-lm",
+    "seq2seq-lm",
+    "image-text",
+    "speech",
+    "ctc",
+    "image-classifier",
+    "audio-classifier",
+    "base",
+]
 
 
 def _sorted_pairs(overrides: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
@@ -24,6 +36,8 @@ class Recipe:
         config: Settings on top of the shared tiny ones, sorted by name. A dotted name
             reaches into a nested setting; tuples become lists.
         note: Anything surprising about it.
+        inputs: How to draw each keyword argument of the forward; empty where token
+            ids are enough.
     """
 
     name: str
@@ -31,6 +45,7 @@ class Recipe:
     task: Task = "causal-lm"
     config: tuple[tuple[str, object], ...] = ()
     note: str = ""
+    inputs: tuple[tuple[str, Drawing], ...] = ()
 
 
 def recipe(
@@ -39,6 +54,7 @@ def recipe(
     variant: str = "",
     task: Task = "causal-lm",
     note: str = "",
+    inputs: Mapping[str, Drawing] | None = None,
     nested: Mapping[str, object] | None = None,
     **config: object,
 ) -> Recipe:
@@ -49,6 +65,8 @@ def recipe(
         variant: What to append to the name; empty for the family's usual form.
         task: Which head the model has.
         note: Anything surprising about it.
+        inputs: How to draw each keyword argument, in this order; only token ids if
+            left out.
         nested: Overrides whose dotted names are no Python identifiers.
         **config: Overrides of plain settings.
 
@@ -61,4 +79,5 @@ def recipe(
         task=task,
         config=_sorted_pairs({**config, **(nested or {})}),
         note=note,
+        inputs=tuple((inputs or {}).items()),
     )

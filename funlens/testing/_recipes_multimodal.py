@@ -1,0 +1,8 @@
+"""The recipes of models that see or hear."""
+
+from typing import Final
+
+from funlens.testing._recipes_image_text import IMAGE_TEXT
+from funlens.testing._recipes_record import Recipe
+
+MULTIMODAL: Final[tuple[Recipe, ...]] = (*IMAGE_TEXT,)
