@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from funlens.testing._recipes_causal import CAUSAL
-from funlens.testing._recipes_config import N_EXPERTS, Config, config_of, special_ids
+from funlens.testing._recipes_config import N_EXPERTS, VOCAB, Config, config_of, special_ids
 from funlens.testing._recipes_foundation import FOUNDATION
 from funlens.testing._recipes_inputs import TEXT, TWO_TEXTS, draw_inputs, placeholders
 from funlens.testing._recipes_multimodal import MULTIMODAL
@@ -125,7 +125,7 @@ def tiny_inputs(
 def _plain_ids(config: Config, placeholders: Iterable[int]) -> Tensor:
     """List the token ids that have no meaning of their own; none without words."""
     special = {*special_ids(config.to_dict()), *placeholders}
-    vocab = getattr(config.get_text_config(), "vocab_size", 0)
+    vocab = getattr(config.get_text_config(), "vocab_size", VOCAB)
     return torch.tensor([i for i in range(vocab) if i not in special])
 
 

@@ -7,11 +7,12 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 from funlens.testing._recipes_modal_sizes import MODAL_SIZES
 from funlens.testing._recipes_record import Recipe
 
+VOCAB: Final = 32
 N_EXPERTS: Final = 4
 
 # Applied to every config, and to the configs inside it, where the class has the field.
 _TINY: Final[dict[str, object]] = {
-    "vocab_size": 32,
+    "vocab_size": VOCAB,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -32,7 +33,7 @@ _TINY: Final[dict[str, object]] = {
     "num_key_value_heads": 2,
     "head_dim": 4,
     "embedding_size": 8,
-    "vocab_size_per_layer_input": 32,
+    "vocab_size_per_layer_input": VOCAB,
     "hidden_size_per_layer_input": 4,
     "intermediate_size": 32,
     "ffn_dim": 32,

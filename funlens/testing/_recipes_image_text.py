@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from funlens.testing._recipes_inputs import Drawing, Marks, Noise, Same, Text
+from funlens.testing._recipes_inputs import Drawing, Marks, Noise, Known, Text
 from funlens.testing._recipes_modal_sizes import IMAGE
 from funlens.testing._recipes_record import Recipe, recipe
 
@@ -13,7 +13,7 @@ _FIRST_SLIDING: Final = (_SLIDING, _FULL)
 
 _PIXELS: Final = Noise((3, 16, 16))
 _MARKS: Final = Marks(((IMAGE, 1),))
-_SIZES: Final = Same((16, 16))
+_SIZES: Final = Known((16, 16))
 
 
 def _seen(
@@ -114,7 +114,7 @@ _PROJECTED: Final = (
         "gemma4",
         pixels=Noise((16, 48)),
         more={
-            "image_position_ids": Same(
+            "image_position_ids": Known(
                 tuple((x, y) for y in range(4) for x in range(4))
             ),
             "mm_token_type_ids": _MARKS,
@@ -164,8 +164,8 @@ _PROJECTED: Final = (
         tokens=1,
         pixels=Noise((1, 4, 3, 16, 16)),
         more={
-            "aspect_ratio_ids": Same((6,)),
-            "aspect_ratio_mask": Same(((1, 1, 1, 1),)),
+            "aspect_ratio_ids": Known((6,)),
+            "aspect_ratio_mask": Known(((1, 1, 1, 1),)),
         },
         nested={
             "text_config.cross_attention_layers": (1,),

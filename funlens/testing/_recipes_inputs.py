@@ -29,25 +29,51 @@ class Noise:
 
     Args:
         shape: The shape of one example.
-        packed: Examples follow one another along the first axis, without an axis of
-            their own.
+        along: The axis of an example along which they follow one another, where they
+            have no axis of their own.
     """
 
     shape: tuple[int, ...]
-    packed: bool = False
+    along: int | None = None
 
 
 @attrs.frozen
-class Same:
-    """The same value for every example.
+class Placed:
+    """Noise behind the row and the column that each patch has in its picture.
 
     Args:
-        value: Numbers, truth values or nested tuples of them.
-        packed: As for noise.
+        rows: How many rows of patches.
+        columns: How many columns.
+        width: How many numbers of noise a patch has.
+    """
+
+    rows: int
+    columns: int
+    width: int
+
+
+@attrs.frozen
+class Known:
+    """Known numbers or truth values, alike for every example.
+
+    Args:
+        value: What stands in one example; nested tuples make a tensor.
+        step: How much each next example adds, where indices count through all.
     """
 
     value: object
-    packed: bool = False
+    step: int | None = None
+
+
+@attrs.frozen
+class PerToken:
+    """The same known value at every token.
+
+    Args:
+        value: What stands at one token.
+    """
+
+    value: object
 
 
 @attrs.frozen
@@ -55,13 +81,13 @@ class Marks:
     """A number where a token id stands for a picture or a sound, and 0 elsewhere.
 
     Args:
-        numbers: The number of each such id.
+        numbers: The token ids and the number of each.
     """
 
     numbers: tuple[tuple[int, int], ...]
 
 
-Drawing = Text | Noise | Same | Marks
+Drawing = Text | Noise | Placed | Known | PerToken | Marks
 
 TEXT: Final = (("input_ids", Text()),)
 TWO_TEXTS: Final = (*TEXT, ("decoder_input_ids", Text(fewer=2)))
@@ -97,20 +123,14 @@ def draw_inputs(
     drawn: dict[str, Tensor] = {}
     for name, how in inputs:
         match how:
-            case Text(placeholders=placeholders, fewer=fewer):
-                length = max(1, pos - fewer)
+            case Text():
+                length = max(1, pos - how.fewer)
                 index = torch.randint(len(plain), (batch, length), generator=generator)
-                drawn[name] = _with_middle(plain[index], placeholders)
-            case Noise(shape=shape, packed=packed):
-                noise = torch.randn((batch, *shape), generator=generator)
-                drawn[name] = _pack(noise) if packed else noise
-            case Same(value=value, packed=packed):
-                same = torch.stack([torch.tensor(value)] * batch)
-                drawn[name] = _pack(same) if packed else same
-            case Marks(numbers=numbers):
-                drawn[name] = sum(
-                    (drawn["input_ids"] == token) * number for token, number in numbers
-                )
+                drawn[name] = _with_middle(plain[index], how.placeholders)
+            case Noise() | Placed():
+                drawn[name] = _noise(how, batch=batch, generator=generator)
+            case _:
+                drawn[name] = _known(how, batch=batch, tokens=drawn.get("input_ids"))
     return drawn
 
 
@@ -121,6 +141,29 @@ def _with_middle(tokens: Tensor, placeholders: tuple[int, ...]) -> Tensor:
     return torch.cat([tokens[:, :half], middle, tokens[:, half:]], dim=1)
 
 
-def _pack(examples: Tensor) -> Tensor:
-    """Put examples behind one another along their first axis."""
-    return examples.flatten(0, 1)
+def _noise(how: Noise | Placed, *, batch: int, generator: torch.Generator) -> Tensor:
+    """Draw noise, packed or placed."""
+    if isinstance(how, Placed):
+        place = torch.cartesian_prod(*(torch.arange(1, n + 1) for n in (how.rows, how.columns)))
+        noise = torch.randn((batch, len(place), how.width), generator=generator)
+        return torch.cat([place.expand(batch, -1, -1), noise], dim=-1)
+    noise = torch.randn((batch, *how.shape), generator=generator)
+    return noise if how.along is None else torch.cat([*noise], dim=how.along)
+
+
+def _known(how: Known | PerToken | Marks, *, batch: int, tokens: Tensor) -> Tensor:
+    """Write what is known beforehand, or from the token ids."""
+    match how:
+        case Known(value=value, step=step):
+            values = torch.stack([torch.tensor(value)] * batch)
+            if step is None:
+                return values
+            return torch.cat([each + row * step for row, each in enumerate(values)])
+        case PerToken(value=value):
+            one = torch.tensor(value)
+            return one.expand(*tokens.shape, *one.shape).clone()
+        case Marks(numbers=numbers):
+            marks = torch.zeros_like(tokens)
+            for token, number in numbers:
+                marks = marks.masked_fill(tokens == token, number)
+            return marks

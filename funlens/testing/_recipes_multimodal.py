@@ -4,6 +4,7 @@ from typing import Final
 
 from funlens.testing._recipes_image_text import IMAGE_TEXT
 from funlens.testing._recipes_image_grid import GRID
+from funlens.testing._recipes_image_tiles import TILES
 from funlens.testing._recipes_record import Recipe
 
-MULTIMODAL: Final[tuple[Recipe, ...]] = (*IMAGE_TEXT, *GRID)
+MULTIMODAL: Final[tuple[Recipe, ...]] = (*IMAGE_TEXT, *GRID, *TILES)
