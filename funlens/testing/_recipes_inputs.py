@@ -17,10 +17,12 @@ class Text:
         placeholders: The ids that stand for a picture or a sound.
         fewer: How many drawn ids fewer than were asked for, so that two streams of
             tokens cannot be taken for each other.
+        streams: How many ids stand at each position, where it is not one.
     """
 
     placeholders: tuple[int, ...] = ()
     fewer: int = 0
+    streams: int | None = None
 
 
 @attrs.frozen
@@ -31,10 +33,12 @@ class Noise:
         shape: The shape of one example.
         along: The axis of an example along which they follow one another, where they
             have no axis of their own.
+        per_token: The axis that is so many times longer as ids were asked for.
     """
 
     shape: tuple[int, ...]
     along: int | None = None
+    per_token: int | None = None
 
 
 @attrs.frozen
@@ -124,30 +128,43 @@ def draw_inputs(
     for name, how in inputs:
         match how:
             case Text():
-                length = max(1, pos - how.fewer)
-                index = torch.randint(len(plain), (batch, length), generator=generator)
-                drawn[name] = _with_middle(plain[index], how.placeholders)
+                shape = (batch, max(1, pos - how.fewer), *_streams(how))
+                index = torch.randint(len(plain), shape, generator=generator)
+                drawn[name] = _with_middle(plain[index], how)
             case Noise() | Placed():
-                drawn[name] = _noise(how, batch=batch, generator=generator)
+                drawn[name] = _noise(how, batch=batch, pos=pos, generator=generator)
             case _:
                 drawn[name] = _known(how, batch=batch, tokens=drawn.get("input_ids"))
     return drawn
 
 
-def _with_middle(tokens: Tensor, placeholders: tuple[int, ...]) -> Tensor:
+def _with_middle(tokens: Tensor, how: Text) -> Tensor:
     """Put placeholders behind the first half of the tokens."""
+    if not how.placeholders:
+        return tokens
     half = tokens.shape[1] // 2
-    middle = torch.tensor(placeholders, dtype=tokens.dtype).expand(len(tokens), -1)
+    middle = torch.tensor(how.placeholders).expand(len(tokens), -1)
     return torch.cat([tokens[:, :half], middle, tokens[:, half:]], dim=1)
 
 
-def _noise(how: Noise | Placed, *, batch: int, generator: torch.Generator) -> Tensor:
+def _streams(how: Text) -> tuple[int, ...]:
+    """Give the shape of one position."""
+    return () if how.streams is None else (how.streams,)
+
+
+def _noise(
+    how: Noise | Placed, *, batch: int, pos: int, generator: torch.Generator
+) -> Tensor:
     """Draw noise, packed or placed."""
     if isinstance(how, Placed):
         place = torch.cartesian_prod(*(torch.arange(1, n + 1) for n in (how.rows, how.columns)))
         noise = torch.randn((batch, len(place), how.width), generator=generator)
         return torch.cat([place.expand(batch, -1, -1), noise], dim=-1)
-    noise = torch.randn((batch, *how.shape), generator=generator)
+    shape = [
+        size * pos if axis == how.per_token else size
+        for axis, size in enumerate(how.shape)
+    ]
+    noise = torch.randn((batch, *shape), generator=generator)
     return noise if how.along is None else torch.cat([*noise], dim=how.along)
 
 

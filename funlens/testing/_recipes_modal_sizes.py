@@ -44,4 +44,14 @@ MODAL_SIZES: Final[dict[str, object]] = {
     "n_routed_experts": 4,
     # sound
     "num_mel_bins": 8,
+    "feature_projection_input_dim": 8,
+    "input_feat_per_channel": 8,
+    "conv_channels": 8,
+    "subsampling_conv_channels": 8,
+    "downsample_hidden_size": 8,
+    "conv_depthwise_kernel_size": 3,
+    "classifier_proj_size": 16,
+    "speech_encoder_layers": 2,
+    "speech_encoder_attention_heads": 4,
+    "speech_encoder_intermediate_size": 32,
 }

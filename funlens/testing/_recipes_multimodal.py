@@ -6,5 +6,6 @@ from funlens.testing._recipes_image_text import IMAGE_TEXT
 from funlens.testing._recipes_image_grid import GRID
 from funlens.testing._recipes_image_tiles import TILES
 from funlens.testing._recipes_record import Recipe
+from funlens.testing._recipes_sound import SOUND
 
-MULTIMODAL: Final[tuple[Recipe, ...]] = (*IMAGE_TEXT, *GRID, *TILES)
+MULTIMODAL: Final[tuple[Recipe, ...]] = (*IMAGE_TEXT, *GRID, *TILES, *SOUND)
