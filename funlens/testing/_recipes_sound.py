@@ -82,7 +82,7 @@ SPEECH = (
 )
 CTC = (
     *(_spelled(n, _WAVE, **_CONVOLVED) for n in _WAVES),
-    _spelled("granite_speech5_ctc", {"input_features": Noise((16, 32))}, nested={"encoder_config.context_size": 8}),
+    _spelled("granite_speech5_ctc", {"input_features": Noise((32, 32))}, nested={"encoder_config.context_size": 8, "encoder_config.num_key_value_heads": 4}),
     _spelled("lasr_ctc", _MELS, nested={"encoder_config.conv_kernel_size": 3}),
     _spelled("parakeet_ctc", _MELS),
     _spelled("wav2vec2-bert", _MELS),
