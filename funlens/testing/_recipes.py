@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from funlens.testing._recipes_causal import CAUSAL
-from funlens.testing._recipes_config import N_EXPERTS, VOCAB, Config, config_of, special_ids
+from funlens.testing._recipes_config import (
+    N_EXPERTS,
+    VOCAB,
+    Config,
+    config_of,
+    special_ids,
+)
 from funlens.testing._recipes_foundation import FOUNDATION
 from funlens.testing._recipes_inputs import TEXT, TWO_TEXTS, draw_inputs, placeholders
 from funlens.testing._recipes_multimodal import MULTIMODAL

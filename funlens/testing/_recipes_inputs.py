@@ -1,6 +1,5 @@
 """How to draw the keyword arguments of a forward, as data."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -157,7 +156,9 @@ def _noise(
 ) -> Tensor:
     """Draw noise, packed or placed."""
     if isinstance(how, Placed):
-        place = torch.cartesian_prod(*(torch.arange(1, n + 1) for n in (how.rows, how.columns)))
+        place = torch.cartesian_prod(
+            *(torch.arange(1, n + 1) for n in (how.rows, how.columns))
+        )
         noise = torch.randn((batch, len(place), how.width), generator=generator)
         return torch.cat([place.expand(batch, -1, -1), noise], dim=-1)
     shape = [

@@ -3,25 +3,98 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from funlens.testing._recipes_inputs import Drawing, Known, Noise, Text
+from funlens.testing._recipes_image_rows import FINE, GEMMA3_TEXT, PIXELS, dotted
+from funlens.testing._recipes_inputs import Drawing, Known, Marks, Noise, Text
+from funlens.testing._recipes_modal_sizes import IMAGE
 from funlens.testing._recipes_record import Recipe, recipe
 
-_PIXELS: Final = {"pixel_values": Noise((3, 16, 16))}
-
 # From stage to stage there are fewer and wider patches.
-_STAGES: Final = {"depths": (1, 1), "embed_dim": 8, "num_heads": (2, 4), "patch_size": 2, "window_size": 4}
+SWIN: Final = {
+    "depths": (1, 1),
+    "embed_dim": 8,
+    "num_heads": (2, 4),
+    "patch_size": 2,
+    "window_size": 4,
+}
 _PYRAMID: Final = {
     "depths": (1, 1),
     "hidden_sizes": (8, 16),
     "mlp_ratios": (2, 2),
     "num_attention_heads": (2, 4),
     "num_encoder_blocks": 2,
+    "patch_sizes": (7, 3),
     "strides": (4, 2),
 }
+_REDUCED: Final = {**_PYRAMID, "sr_ratios": (2, 1)}
+_CVT: Final = {
+    "attention_drop_rate": (0.0, 0.0),
+    "cls_token": (False, True),
+    "depth": (1, 2),
+    "drop_path_rate": (0.0, 0.0),
+    "drop_rate": (0.0, 0.0),
+    "embed_dim": (8, 16),
+    "kernel_qkv": (3, 3),
+    "mlp_ratio": (2.0, 2.0),
+    "num_heads": (2, 4),
+    "padding_kv": (1, 1),
+    "padding_q": (1, 1),
+    "patch_padding": (0, 0),
+    "patch_sizes": (4, 2),
+    "patch_stride": (4, 2),
+    "qkv_bias": (True, True),
+    "qkv_projection_method": ("dw_bn", "dw_bn"),
+    "stride_kv": (2, 2),
+    "stride_q": (1, 1),
+}
+_HIERA: Final = {
+    "depths": (1, 1),
+    "embed_dim": 8,
+    "image_size": (16, 16),
+    "masked_unit_attention": (True, False),
+    "masked_unit_size": (2, 2),
+    "num_heads": (2, 4),
+    "num_query_pool": 1,
+    "patch_padding": (1, 1),
+    "patch_size": (3, 3),
+    "patch_stride": (2, 2),
+}
+_LEVIT: Final = {
+    "depths": (1, 1, 1),
+    "hidden_sizes": (8, 16, 24),
+    "image_size": 64,
+    "key_dim": (4, 4, 4),
+    "num_attention_heads": (2, 4, 4),
+}
+PERCEIVER: Final = {
+    "d_latents": 16,
+    "num_cross_attention_heads": 1,
+    "num_latents": 4,
+    "num_self_attends_per_block": 2,
+    "num_self_attention_heads": 4,
+}
+FLAT: Final = {
+    "pixel_values": Noise((16, 48)),
+    "spatial_shapes": Known((4, 4)),
+    "pixel_attention_mask": Known((1,) * 16),
+}
+FLAT_SIZES: Final = {**FINE, "num_patches": 16}
+
+_PLAIN: Final = (
+    "beit",
+    "clip",
+    "data2vec-vision",
+    "dinov2",
+    "dinov2_with_registers",
+    "ijepa",
+    "metaclip_2",
+    "siglip",
+    "vit",
+    "vit_msn",
+)
 
 
 def _named(
-    model_type: str, inputs: Mapping[str, Drawing] = _PIXELS, **settings: Any
+    model_type: str, inputs: Mapping[str, Drawing] = PIXELS, **settings: Any
 ) -> Recipe:
     """Write a row of a model that names what it sees."""
     return recipe(
@@ -33,22 +106,42 @@ def _named(
     )
 
 
-_PLAIN: Final = ("beit", "clip", "data2vec-vision", "dinov2", "dinov2_with_registers", "ijepa", "metaclip_2", "siglip", "vit", "vit_msn")
-
-VISION = (
+VISION: Final[tuple[Recipe, ...]] = (
     *(_named(name) for name in _PLAIN),
-    _named("cvt", depth=(1, 2), embed_dim=(8, 16), num_heads=(2, 4), patch_sizes=(4,2), patch_stride=(4,2), patch_padding=(0,0), mlp_ratio=(2.0, 2.0), qkv_bias=(True,True), cls_token=(False, True), qkv_projection_method=("dw_bn", "dw_bn"), kernel_qkv=(3,3), padding_kv=(1,1), stride_kv=(2,2), padding_q=(1,1), stride_q=(1,1), drop_rate=(0.0, 0.0), attention_drop_rate=(0.0,0.0), drop_path_rate=(0.0,0.0)),
+    _named("cvt", **_CVT),
     _named("deit", architectures=("DeiTForImageClassification",)),
-    _named("donut-swin", **_STAGES),
-    _named("hiera", image_size=(16, 16), embed_dim=8, depths=(1,1), num_heads=(2,4), masked_unit_size=(2,2), patch_size=(3,3), patch_padding=(1,1), patch_stride=(2,2), num_query_pool=1, masked_unit_attention=(True, False)),
+    _named("donut-swin", **SWIN),
+    _named("hiera", **_HIERA),
     _named("imagegpt", {"input_ids": Text()}),
-    _named("levit", {"pixel_values": Noise((3, 64, 64))}, architectures=("LevitForImageClassification",), hidden_sizes=(8,16,24), num_attention_heads=(2,4,4), depths=(1,1,1), key_dim=(4,4,4), image_size=64, patch_size=16),
-    _named("mobilevit", hidden_act="tanh", hidden_sizes=(8,16,16), neck_hidden_sizes=(4,8,8,8,16,16,16), image_size=32, patch_size=2),
-    _named("perceiver", {"inputs": Noise((3, 16, 16))}, architectures=("PerceiverForImageClassificationConvProcessing",), num_latents=4, d_latents=16, num_self_attends_per_block=2, num_self_attention_heads=4, num_cross_attention_heads=1),
-    _named("pvt", num_labels=2, sequence_reduction_ratios=(2, 1), patch_sizes=(4,2), **_PYRAMID),
-    _named("pvt_v2", sr_ratios=(2, 1), patch_sizes=(7,3), **_PYRAMID),
-    _named("segformer", sr_ratios=(2, 1), patch_sizes=(7,3), **_PYRAMID),
-    _named("siglip2", {"pixel_values": Noise((16, 48)), "spatial_shapes": Known((4, 4)), "pixel_attention_mask": Known((1,) * 16)}, nested={"vision_config.patch_size": 4, "vision_config.num_patches": 16}),
-    _named("swin", **_STAGES),
-    _named("swinv2", pretrained_window_sizes=(0, 0), **_STAGES),
+    _named(
+        "levit",
+        {"pixel_values": Noise((3, 64, 64))},
+        architectures=("LevitForImageClassification",),
+        **_LEVIT,
+    ),
+    _named(
+        "perceiver",
+        {"inputs": Noise((3, 16, 16))},
+        architectures=("PerceiverForImageClassificationConvProcessing",),
+        **PERCEIVER,
+    ),
+    _named("pvt", num_labels=2, sequence_reduction_ratios=(2, 1), **_PYRAMID),
+    _named("pvt_v2", sr_ratios=(2, 1), **_PYRAMID),
+    _named("segformer", sr_ratios=(2, 1), **_PYRAMID),
+    _named(
+        "shieldgemma2",
+        {
+            "input_ids": Text((IMAGE,) * 4),
+            **PIXELS,
+            "token_type_ids": Marks(((IMAGE, 1),)),
+        },
+        mm_tokens_per_image=4,
+        no_token_index=6,
+        yes_token_index=5,
+        nested=dotted(text_config=GEMMA3_TEXT, vision_config=FINE),
+        note="a language model; its two answers are words",
+    ),
+    _named("siglip2", FLAT, nested=dotted(vision_config=FLAT_SIZES)),
+    _named("swin", **SWIN),
+    _named("swinv2", pretrained_window_sizes=(0, 0), **SWIN),
 )
