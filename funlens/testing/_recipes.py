@@ -102,14 +102,15 @@ def tiny_hf_model(
 def tiny_inputs(
     name: str, *, batch: int = 2, pos: int = 7, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Draw token ids for a tiny model, none of them special.
+    """Draw inputs for a tiny model: tokens, none of them special, pictures and sound.
 
     Args:
         name: One of `recipe_names()`.
         batch: How many rows.
-        pos: How many tokens in a row; a decoder behind an encoder gets two fewer,
-            so that the two kinds of position cannot be taken for each other.
-        seed: Fixes the ids.
+        pos: How many tokens in a row, without those that stand for a picture or a
+            sound; a decoder behind an encoder gets two fewer, so that the two kinds
+            of position cannot be taken for each other.
+        seed: Fixes the ids, the pictures and the sounds.
 
     Returns:
         Keyword arguments of the model's forward.
@@ -128,9 +129,9 @@ def tiny_inputs(
     )
 
 
-def _plain_ids(config: Config, placeholders: Iterable[int]) -> Tensor:
+def _plain_ids(config: Config, taken: Iterable[int]) -> Tensor:
     """List the token ids that have no meaning of their own; none without words."""
-    special = {*special_ids(config.to_dict()), *placeholders}
+    special = {*special_ids(config.to_dict()), *taken}
     vocab = getattr(config.get_text_config(), "vocab_size", VOCAB)
     return torch.tensor([i for i in range(vocab) if i not in special])
 

@@ -72,7 +72,7 @@ _MARKED: Final = (
     _gridded("cosmos3_omni", {**_FILM, **MARKS}, vision=_DEEP),
     _gridded(
         "ernie4_5_vl_moe",
-        {**_STILL, **MARKS, "moe_mm_token_type_ids": Marks(((IMAGE, 1),))},
+        {**_STILL, **MARKS, "moe_mm_token_type_ids": Marks(IMAGE)},
         text={
             **_turned(1, 1, 2),
             "head_dim": 8,

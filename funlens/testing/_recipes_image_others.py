@@ -143,7 +143,7 @@ _FLAT: Final = (
         4,
         {
             "flattened_patches": Placed(2, 2, 48),
-            "image_embeds_position_mask": Marks(((IMAGE, 1),)),
+            "image_embeds_position_mask": Marks(IMAGE),
         },
         latent_query_num=4,
         vision={"max_num_patches": 16, "patch_embed_hidden_size": 48},

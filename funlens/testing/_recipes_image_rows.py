@@ -16,7 +16,7 @@ FIRST_LINEAR: Final = (LINEAR, FULL)
 FIRST_SLIDING: Final = (SLIDING, FULL)
 
 PIXELS: Final = {"pixel_values": Noise((3, 16, 16))}
-MARKS: Final = {"mm_token_type_ids": Marks(((IMAGE, 1),))}
+MARKS: Final = {"mm_token_type_ids": Marks(IMAGE)}
 SIZES: Final = {"image_sizes": Known((16, 16))}
 
 GEMMA3_TEXT: Final = {

@@ -20,7 +20,7 @@ from funlens.testing._recipes_record import Recipe
 # The shared settings are enough.
 _PLAIN: Final = ("blip-2", "deepseek_vl", "llava", "ovis2", "paligemma")
 
-_GEMMA3: Final = {**PIXELS, "token_type_ids": Marks(((IMAGE, 1),))}
+_GEMMA3: Final = {**PIXELS, "token_type_ids": Marks(IMAGE)}
 
 # Patches in any order, each with its column and its row.
 _GEMMA4: Final = {
@@ -216,7 +216,7 @@ _PROJECTED: Final = (
     shown(
         "kosmos-2",
         4,
-        {**PIXELS, "image_embeds_position_mask": Marks(((IMAGE, 1),))},
+        {**PIXELS, "image_embeds_position_mask": Marks(IMAGE)},
         latent_query_num=4,
     ),
     shown("lighton_ocr", 4, _SIZED, vision=_PIXTRAL),

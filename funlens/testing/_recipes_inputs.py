@@ -1,6 +1,6 @@
 """How to draw the keyword arguments of a forward, as data."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -81,13 +81,13 @@ class PerToken:
 
 @attrs.frozen
 class Marks:
-    """A number where a token id stands for a picture or a sound, and 0 elsewhere.
+    """1 where a token stands for a picture, and 0 elsewhere.
 
     Args:
-        numbers: The token ids and the number of each.
+        placeholder: The id of such a token.
     """
 
-    numbers: tuple[tuple[int, int], ...]
+    placeholder: int
 
 
 Drawing = Text | Noise | Placed | Known | PerToken | Marks
@@ -133,7 +133,7 @@ def draw_inputs(
             case Noise() | Placed():
                 drawn[name] = _noise(how, batch=batch, pos=pos, generator=generator)
             case _:
-                drawn[name] = _known(how, batch=batch, tokens=drawn.get("input_ids"))
+                drawn[name] = _known(how, drawn, batch=batch)
     return drawn
 
 
@@ -169,19 +169,17 @@ def _noise(
     return noise if how.along is None else torch.cat([*noise], dim=how.along)
 
 
-def _known(how: Known | PerToken | Marks, *, batch: int, tokens: Tensor) -> Tensor:
+def _known(
+    how: Known | PerToken | Marks, drawn: Mapping[str, Tensor], *, batch: int
+) -> Tensor:
     """Write what is known beforehand, or from the token ids."""
-    match how:
-        case Known(value=value, step=step):
-            values = torch.stack([torch.tensor(value)] * batch)
-            if step is None:
-                return values
-            return torch.cat([each + row * step for row, each in enumerate(values)])
-        case PerToken(value=value):
-            one = torch.tensor(value)
-            return one.expand(*tokens.shape, *one.shape).clone()
-        case Marks(numbers=numbers):
-            marks = torch.zeros_like(tokens)
-            for token, number in numbers:
-                marks = marks.masked_fill(tokens == token, number)
-            return marks
+    if isinstance(how, Known):
+        values = torch.stack([torch.tensor(how.value)] * batch)
+        if how.step is None:
+            return values
+        return torch.cat([each + row * how.step for row, each in enumerate(values)])
+    tokens = drawn["input_ids"]
+    if isinstance(how, Marks):
+        return (tokens == how.placeholder).to(tokens.dtype)
+    one = torch.tensor(how.value)
+    return one.expand(*tokens.shape, *one.shape).clone()

@@ -31,8 +31,8 @@ _OTHERWISE: Final = frozenset(
     }
 )
 
-# A picture and a text are compared, or read together.
-_SEEING_AND_READING: Final = (
+# A picture and a text are compared.
+_COMPARED: Final = (
     "aimv2",
     "altclip",
     "blip",
@@ -42,14 +42,12 @@ _SEEING_AND_READING: Final = (
     "metaclip_2",
     "siglip",
     "tipsv2",
-    "vilt",
 )
 
 _SEEING: Final = (
     "aimv2_vision_model",
     "chinese_clip_vision_model",
     "clip_vision_model",
-    "dinov3_vit",
     "idefics3_vision",
     "internvl_vision",
     "mlcd_vision_model",
@@ -58,7 +56,6 @@ _SEEING: Final = (
     "sapiens2",
     "siglip_vision_model",
     "smolvlm_vision",
-    "vit_mae",
     "vitdet",
 )
 
@@ -77,25 +74,31 @@ def _base(model_type: str, inputs: Mapping[str, Drawing], **settings: Any) -> Re
 
 MODAL_BASES: Final[tuple[Recipe, ...]] = (
     *(_bare(row) for row in (*VISION, *SORTED) if row.model_type not in _OTHERWISE),
-    *(_base(name, {"input_ids": Text(), **PIXELS}) for name in _SEEING_AND_READING),
+    *(_base(name, {"input_ids": Text(), **PIXELS}) for name in _COMPARED),
     *(_base(name, PIXELS) for name in _SEEING),
+    _base("dinov3_vit", PIXELS, num_register_tokens=2),
     _base("lasr_encoder", FRAMES, conv_kernel_size=3),
     _base("moonshine", {**LONG_WAVE, **WORDS}),
     _base("parakeet_encoder", FRAMES),
-    _base("perceiver", {"inputs": Noise((5, 16))}, **PERCEIVER),
-    _base("qwen2_audio_encoder", BINS, **WHISPER),
+    _base("perceiver", {"inputs": Noise((5, 16))}, nested=PERCEIVER),
+    _base("qwen2_audio_encoder", BINS, nested=WHISPER),
     _base("radio", PIXELS, max_img_size=16),
     _base(
         "siglip2",
         {"input_ids": Text(), **FLAT},
         nested=dotted(vision_config=FLAT_SIZES),
     ),
-    _base("siglip2_vision_model", FLAT, **FLAT_SIZES),
+    _base("siglip2_vision_model", FLAT, nested=FLAT_SIZES),
     _base("speech_to_text", {**FRAMES, **WORDS}),
     _base("timesformer", _FILM, num_frames=4),
     _base("videomae", _FILM, num_frames=4),
+    _base(
+        "vit_mae",
+        {**PIXELS, "noise": Noise((4,))},
+        note="the noise chooses which patches it sees",
+    ),
     _base("vivit", _FILM, num_frames=4),
-    _base("voxtral_encoder", BINS, **WHISPER),
-    _base("whisper", {**BINS, **WORDS}, **WHISPER),
+    _base("voxtral_encoder", BINS, nested=WHISPER),
+    _base("whisper", {**BINS, **WORDS}, nested=WHISPER),
     _base("yolos", PIXELS, image_size=(16, 16)),
 )

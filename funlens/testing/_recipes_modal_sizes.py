@@ -1,4 +1,4 @@
-"""The tiny settings that models of pictures and sound share, on top of those of text."""
+"""The tiny settings that models of pictures and sound share."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ AUDIO: Final = 29
 START: Final = 28
 END: Final = 27
 
-# Applied as the settings of text are: to every config that has the field.
+# On top of the settings of text, to every config that has the field.
 MODAL_SIZES: Final[dict[str, object]] = {
     # tokens with a meaning; the rest of the vocabulary is words
     "image_token_id": IMAGE,

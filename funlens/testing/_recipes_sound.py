@@ -8,7 +8,7 @@ from funlens.testing._recipes_modal_sizes import AUDIO
 from funlens.testing._recipes_record import Recipe, recipe
 
 WAVE: Final = {"input_values": Noise((100,))}
-LONG_WAVE: Final = {"input_values": Noise((3000,))}
+LONG_WAVE: Final = {"input_values": Noise((3200,))}
 FRAMES: Final = {"input_features": Noise((32, 8))}  # frames by bins
 BINS: Final = {"input_features": Noise((8, 32))}  # bins by frames
 WORDS: Final = {"decoder_input_ids": Text()}
@@ -113,8 +113,8 @@ _ENCODED: Final = (
         {**WAVE, **WORDS},
         nested={f"encoder.{key}": value for key, value in CONVOLVED.items()},
     ),
-    _told("speecht5", {**WAVE, **WORDS}, **CONVOLVED),
-    _told("whisper", {**BINS, **WORDS}, **WHISPER),
+    _told("speecht5", {**WAVE, **WORDS}, nested=CONVOLVED),
+    _told("whisper", {**BINS, **WORDS}, nested=WHISPER),
     _told(
         "dia",
         {"input_ids": Text(), "decoder_input_ids": Text(fewer=2, streams=3)},
@@ -212,7 +212,7 @@ _AMID: Final = (
 )
 
 _SPELLED: Final = (
-    *(_spelled(name, WAVE, **CONVOLVED) for name in CONVOLVED_TYPES),
+    *(_spelled(name, WAVE, nested=CONVOLVED) for name in CONVOLVED_TYPES),
     _spelled(
         "granite_speech5_ctc",
         {"input_features": Noise((32, 32))},
@@ -235,10 +235,10 @@ _AST: Final = {
 _AST_FRAMES: Final = {"input_values": Noise((16, 8))}
 
 SORTED: Final = (
-    *(_sorted(name, WAVE, **CONVOLVED) for name in CONVOLVED_TYPES),
-    _sorted("audio-spectrogram-transformer", _AST_FRAMES, **_AST),
+    *(_sorted(name, WAVE, nested=CONVOLVED) for name in CONVOLVED_TYPES),
+    _sorted("audio-spectrogram-transformer", _AST_FRAMES, nested=_AST),
     _sorted("wav2vec2-bert", FRAMES),
-    _sorted("whisper", BINS, **WHISPER),
+    _sorted("whisper", BINS, nested=WHISPER),
 )
 
 SOUND: Final[tuple[Recipe, ...]] = (*_ENCODED, *_AMID, *_SPELLED, *SORTED)

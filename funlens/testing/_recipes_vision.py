@@ -9,7 +9,7 @@ from funlens.testing._recipes_modal_sizes import IMAGE
 from funlens.testing._recipes_record import Recipe, recipe
 
 # From stage to stage there are fewer and wider patches.
-SWIN: Final = {
+_SWIN: Final = {
     "depths": (1, 1),
     "embed_dim": 8,
     "num_heads": (2, 4),
@@ -64,6 +64,7 @@ _LEVIT: Final = {
     "image_size": 64,
     "key_dim": (4, 4, 4),
     "num_attention_heads": (2, 4, 4),
+    "patch_size": 16,
 }
 PERCEIVER: Final = {
     "d_latents": 16,
@@ -108,32 +109,32 @@ def _named(
 
 VISION: Final[tuple[Recipe, ...]] = (
     *(_named(name) for name in _PLAIN),
-    _named("cvt", **_CVT),
+    _named("cvt", nested=_CVT),
     _named("deit", architectures=("DeiTForImageClassification",)),
-    _named("donut-swin", **SWIN),
-    _named("hiera", **_HIERA),
+    _named("donut-swin", nested=_SWIN),
+    _named("hiera", nested=_HIERA),
     _named("imagegpt", {"input_ids": Text()}),
     _named(
         "levit",
         {"pixel_values": Noise((3, 64, 64))},
         architectures=("LevitForImageClassification",),
-        **_LEVIT,
+        nested=_LEVIT,
     ),
     _named(
         "perceiver",
         {"inputs": Noise((3, 16, 16))},
         architectures=("PerceiverForImageClassificationConvProcessing",),
-        **PERCEIVER,
+        nested=PERCEIVER,
     ),
-    _named("pvt", num_labels=2, sequence_reduction_ratios=(2, 1), **_PYRAMID),
-    _named("pvt_v2", sr_ratios=(2, 1), **_PYRAMID),
-    _named("segformer", sr_ratios=(2, 1), **_PYRAMID),
+    _named("pvt", num_labels=2, sequence_reduction_ratios=(2, 1), nested=_PYRAMID),
+    _named("pvt_v2", sr_ratios=(2, 1), nested=_PYRAMID),
+    _named("segformer", sr_ratios=(2, 1), nested=_PYRAMID),
     _named(
         "shieldgemma2",
         {
             "input_ids": Text((IMAGE,) * 4),
             **PIXELS,
-            "token_type_ids": Marks(((IMAGE, 1),)),
+            "token_type_ids": Marks(IMAGE),
         },
         mm_tokens_per_image=4,
         no_token_index=6,
@@ -142,6 +143,6 @@ VISION: Final[tuple[Recipe, ...]] = (
         note="a language model; its two answers are words",
     ),
     _named("siglip2", FLAT, nested=dotted(vision_config=FLAT_SIZES)),
-    _named("swin", **SWIN),
-    _named("swinv2", pretrained_window_sizes=(0, 0), **SWIN),
+    _named("swin", nested=_SWIN),
+    _named("swinv2", pretrained_window_sizes=(0, 0), nested=_SWIN),
 )
