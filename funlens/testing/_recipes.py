@@ -2,7 +2,7 @@
 
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -10,15 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from funlens.testing._recipes_causal import CAUSAL
-from funlens.testing._recipes_config import N_EXPERTS, config_of
+from funlens.testing._recipes_config import (
+    N_EXPERTS,
+    VOCAB,
+    Config,
+    config_of,
+    special_ids,
+)
+from funlens.testing._recipes_drawing import draw, placeholders
 from funlens.testing._recipes_foundation import FOUNDATION
 from funlens.testing._recipes_heads import heads_of
 from funlens.testing._recipes_inputs import draw_inputs
 from funlens.testing._recipes_masked import MASKED
+from funlens.testing._recipes_multimodal import MULTIMODAL
 from funlens.testing._recipes_record import Recipe, Task
 from funlens.testing._recipes_seq2seq import SEQ2SEQ
 
-RECIPES: Final[tuple[Recipe, ...]] = (*FOUNDATION, *CAUSAL, *MASKED, *SEQ2SEQ)
+RECIPES: Final[tuple[Recipe, ...]] = (
+    *FOUNDATION,
+    *CAUSAL,
+    *MASKED,
+    *SEQ2SEQ,
+    *MULTIMODAL,
+)
 
 _AUTO_CLASSES: Final[Mapping[Task, str]] = {
     "causal-lm": "AutoModelForCausalLM",
@@ -27,6 +41,11 @@ _AUTO_CLASSES: Final[Mapping[Task, str]] = {
     "base": "AutoModel",
     "token-classification": "AutoModelForTokenClassification",
     "sequence-classification": "AutoModelForSequenceClassification",
+    "image-text": "AutoModelForImageTextToText",
+    "speech": "AutoModelForSpeechSeq2Seq",
+    "ctc": "AutoModelForCTC",
+    "image-classifier": "AutoModelForImageClassification",
+    "audio-classifier": "AutoModelForAudioClassification",
 }
 
 # The classes themselves, by the whole config of a family.
@@ -113,9 +132,10 @@ def tiny_inputs(
     Args:
         name: One of `recipe_names()`.
         batch: How many rows.
-        pos: How many tokens in a row; a decoder behind an encoder gets two fewer,
-            so that the two kinds of position cannot be taken for each other.
-        seed: Fixes the ids.
+        pos: How many tokens in a row, without those that stand for a picture or a
+            sound; a decoder behind an encoder gets two fewer, so that the two kinds
+            of position cannot be taken for each other.
+        seed: Fixes the ids, the pictures and the sounds.
 
     Returns:
         Keyword arguments of the model's forward.
@@ -123,8 +143,24 @@ def tiny_inputs(
     Raises:
         UnknownRecipeError: No recipe has this name.
     """
+    found = _recipe_named(name)
     generator = torch.Generator().manual_seed(seed)
-    return draw_inputs(_recipe_named(name), batch=batch, pos=pos, generator=generator)
+    if not found.inputs:
+        return draw_inputs(found, batch=batch, pos=pos, generator=generator)
+    return draw(
+        found.inputs,
+        plain=_plain_ids(config_of(found), placeholders(found.inputs)),
+        batch=batch,
+        pos=pos,
+        generator=generator,
+    )
+
+
+def _plain_ids(config: Config, taken: Iterable[int]) -> Tensor:
+    """List the token ids that have no meaning of their own; none without words."""
+    special = {*special_ids(config.to_dict()), *taken}
+    vocab = getattr(config.get_text_config(), "vocab_size", VOCAB)
+    return torch.tensor([i for i in range(vocab) if i not in special])
 
 
 @functools.cache

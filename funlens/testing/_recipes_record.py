@@ -5,6 +5,8 @@ from typing import Literal
 
 import attrs
 
+from funlens.testing._recipes_drawing import Drawing
+
 Task = Literal[
     "causal-lm",
     "masked-lm",
@@ -12,6 +14,11 @@ Task = Literal[
     "base",
     "token-classification",
     "sequence-classification",
+    "image-text",
+    "speech",
+    "ctc",
+    "image-classifier",
+    "audio-classifier",
 ]
 
 
@@ -34,6 +41,8 @@ class Recipe:
             is a part of the family's whole one.
         extra: Keyword arguments of the forward that are more than plain token ids.
         note: Anything surprising about it.
+        inputs: How to draw each keyword argument of the forward; empty where token
+            ids are enough.
     """
 
     name: str
@@ -43,6 +52,7 @@ class Recipe:
     config_type: str = ""
     extra: tuple[str, ...] = ()
     note: str = ""
+    inputs: tuple[tuple[str, Drawing], ...] = ()
 
 
 def recipe(
@@ -53,6 +63,7 @@ def recipe(
     config_type: str = "",
     extra: tuple[str, ...] = (),
     note: str = "",
+    inputs: Mapping[str, Drawing] | None = None,
     nested: Mapping[str, object] | None = None,
     **config: object,
 ) -> Recipe:
@@ -65,6 +76,8 @@ def recipe(
         config_type: As in `Recipe`.
         extra: As in `Recipe`.
         note: Anything surprising about it.
+        inputs: How to draw each keyword argument, in this order; only token ids if
+            left out.
         nested: Overrides whose dotted names are no Python identifiers.
         **config: Overrides of plain settings.
 
@@ -79,4 +92,5 @@ def recipe(
         config_type=config_type,
         extra=extra,
         note=note,
+        inputs=tuple((inputs or {}).items()),
     )
