@@ -1,6 +1,7 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
 from funlens.adapters._active import ACTIVE, Active, Point, Seen
+from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
@@ -10,6 +11,7 @@ from funlens.adapters._language import (
     Fused,
     Mixer,
     Mlp,
+    Path,
     Stack,
 )
 from funlens.adapters._load import ContextLengthWarning, load
@@ -72,6 +74,7 @@ from funlens.adapters._weights import (
 
 __all__ = [
     "ACTIVE",
+    "ARCHITECTURES",
     "Active",
     "Architecture",
     "Attention",
@@ -85,6 +88,7 @@ __all__ = [
     "Heads",
     "Machinery",
     "Mlp",
+    "Path",
     "Point",
     "Scaled",
     "Seen",

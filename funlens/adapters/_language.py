@@ -31,6 +31,7 @@ from funlens.adapters._spelling import (
 )
 
 Path: TypeAlias = str | tuple[str, ...]
+Place: TypeAlias = tuple[Literal["in", "out"], Path]
 
 
 @attrs.frozen(kw_only=True)
@@ -169,9 +170,7 @@ class Mixer:
     path: Path
     o: Path = OUT
     needs: Path = ""
-    parts: Mapping[str, tuple[Literal["in", "out"], Path]] = attrs.field(
-        factory=dict[str, tuple[Literal["in", "out"], Path]]
-    )
+    parts: Mapping[str, Place] = attrs.field(factory=dict[str, Place])
     added: Path = ""
     multiplier: str | float = ""
 

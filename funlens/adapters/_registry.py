@@ -249,7 +249,7 @@ def skeleton_config(machinery: Machinery) -> Any:
 
 def _is_causal(binder: Binder) -> bool:
     told = binder.arch.is_causal
-    return bool(getattr(binder.config, told)) if isinstance(told, str) else told
+    return bool(getattr(binder.config, told, True)) if isinstance(told, str) else told
 
 
 def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:

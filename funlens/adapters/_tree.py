@@ -6,6 +6,8 @@ from typing import Any, Final, cast
 import attrs
 from torch import nn
 
+from funlens.errors import UnsupportedConfigError
+
 _MODEL_WIDTHS: Final = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim")
 _HEADS: Final = (
     "num_attention_heads",
@@ -77,12 +79,25 @@ def number(config: Any, field: str | float) -> float:
     Args:
         config: The config.
         field: A number, a field's name, or `"a / sqrt(b)"` of two fields.
+
+    Raises:
+        UnsupportedConfigError: The config has no such field.
     """
     if not isinstance(field, str):
         return float(field)
     over, _, under = field.partition(" / sqrt(")
-    value = float(getattr(config, over)) if over else 1.0
-    return value / float(getattr(config, under.rstrip(")"))) ** 0.5 if under else value
+    value = _multiplier(config, over) if over else 1.0
+    return value / _multiplier(config, under.rstrip(")")) ** 0.5 if under else value
+
+
+def _multiplier(config: Any, field: str) -> float:
+    value = getattr(config, field, None)
+    if value is None:
+        raise UnsupportedConfigError(
+            str(getattr(config, "model_type", "unknown")),
+            f"its config has no {field!r}; transformers may have renamed it",
+        )
+    return float(value)
 
 
 def _read(config: Any, names: tuple[str, ...]) -> int:

@@ -79,11 +79,7 @@ def prepare(
         given["attention_mask"] = attention_mask
     source = given.get("input_ids", given.get("inputs_embeds"))
     if not isinstance(source, Tensor):
-        raise InputError(
-            f"the inputs hold {', '.join(given) or 'nothing'}",
-            "`input_ids` among them",
-            "Pass text, a token tensor, or what the tokenizer returns",
-        )
+        return _without_tokens(spec, given)
     _check_tokens(spec, source, inputs_embeds="inputs_embeds" in given)
     if isinstance(inputs, Mapping) or attention_mask is not None:
         mask = given.get("attention_mask")
@@ -104,6 +100,26 @@ def prepare(
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
     return _with_decoder(spec, given, frame)
+
+
+def _without_tokens(spec: ModelSpec, given: Mapping[str, Any]) -> Prepared:
+    """Prepare pictures or sound: how many positions they make only the run tells.
+
+    Raises:
+        InputError: The model's main input is not there.
+    """
+    main = str(getattr(spec.module, "main_input_name", "input_ids"))
+    source = given.get(main)
+    if main == "input_ids" or not isinstance(source, Tensor):
+        raise InputError(
+            f"the inputs hold {', '.join(given) or 'nothing'}",
+            f"`{main}` among them",
+            "Pass text, a token tensor, or what the tokenizer or processor returns",
+        )
+    frame = Frame(batch=source.shape[0], n_pos=0)
+    if not spec.is_encoder_decoder:
+        return Prepared(kwargs=given, frames={"": frame})
+    return _with_decoder(spec, dict(given), frame)
 
 
 def _check_transforms(spec: ModelSpec) -> None:

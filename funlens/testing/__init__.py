@@ -1,5 +1,6 @@
 """For those who write tools of their own: tiny models, and the laws as checks."""
 
+from funlens.testing._infer import infer
 from funlens.testing._laws import Certificate, LawResult, verify
 from funlens.testing._recipes import (
     CAUSAL,
@@ -27,6 +28,7 @@ __all__ = [
     "SEQ2SEQ",
     "UnknownRecipeError",
     "head_recipes",
+    "infer",
     "recipe_names",
     "tiny_hf_model",
     "tiny_inputs",
