@@ -1,10 +1,11 @@
 """Describing a model that no table is about: hypotheses, and the laws as their test."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import product
+from itertools import chain, product
 from typing import Any, Final, TypeVar
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from funlens.adapters import ARCHITECTURES, Architecture, Path, Stack, from_module
@@ -68,9 +69,9 @@ def infer(
     """
     faults: list[str] = []
     for spec in _hypotheses(module, tokenizer):
-        broken = _broken(spec, inputs)
+        refined, broken = _tried(module, spec, inputs)
         if not broken:
-            return attrs.evolve(spec, inferred=True)
+            return attrs.evolve(refined, inferred=True)
         faults.append(f"with {len(spec.sites)} sites {broken}")
     name = str(getattr(getattr(module, "config", None), "model_type", "") or "unknown")
     raise NotInferredError(name, tuple(faults[:_MOST_FAULTS]))
@@ -95,7 +96,7 @@ def _hypotheses(module: nn.Module, tokenizer: Any) -> Iterator[ModelSpec]:
 
 
 def _promise(spec: ModelSpec) -> tuple[bool, bool, int]:
-    """Order descriptions: those without excuses, with attention, and with most sites."""
+    """Order descriptions: those that excuse nothing and name most sites first."""
     return spec.has_stream_norm, not spec.n_heads, -len(spec.sites)
 
 
@@ -111,14 +112,13 @@ def _tables() -> Iterator[Architecture]:
     mlps = _once(words for kind in plain for words in kind.mlp)
     mixers = _once(words for kind in plain for words in kind.mixer)
     stacks = [table.main for table in ARCHITECTURES]
-    alternatives = {
-        word: tuple(dict.fromkeys(_names(getattr(s, word) for s in stacks)))
-        for word in ("blocks", "pos_embed", "ln_final")
-    }
+    blocks = _names(stack.blocks for stack in stacks)
+    pos_embed = _names(stack.pos_embed for stack in stacks)
+    ln_final = _names(stack.ln_final for stack in stacks)
     mixing = [*product(((way,) for way in ways), ((), mixers)), ((), mixers)]
     for outline, (attention, mixer) in product(outlines, mixing):
         block = attrs.evolve(outline, attention=attention, mixer=mixer, mlp=mlps)
-        main = Stack(block=block, **alternatives)
+        main = Stack(block=block, blocks=blocks, pos_embed=pos_embed, ln_final=ln_final)
         yield Architecture(model_types=("unknown",), main=main)
 
 
@@ -127,24 +127,49 @@ def _once(records: Iterable[Words]) -> tuple[Words, ...]:
     return tuple({repr(record): record for record in records}.values())
 
 
-def _names(paths: Iterable[Path]) -> Iterator[str]:
-    """Go through the alternatives of several paths."""
-    for path in paths:
-        yield from (path,) if isinstance(path, str) else path
+def _names(paths: Iterable[Path]) -> tuple[str, ...]:
+    """List the alternatives of several paths, each once."""
+    spelled = ((path,) if isinstance(path, str) else path for path in paths)
+    return tuple(dict.fromkeys(chain.from_iterable(spelled)))
 
 
-def _broken(spec: ModelSpec, inputs: Mapping[str, Any] | Tensor | str | None) -> str:
-    """Name the first law that a description breaks; nothing if all hold."""
+def _tried(
+    module: nn.Module,
+    spec: ModelSpec,
+    inputs: Mapping[str, Any] | Tensor | str | None,
+) -> tuple[ModelSpec, str]:
+    """Refine a description by one run, and name the first law that it breaks."""
     try:
         given = example_inputs(spec, inputs)
+        spec = _refined(module, spec, given)
         logits, cache = run_with_cache(spec, given)
         subject = Subject(
             spec=spec, inputs=given, untouched=None, cache=cache, logits=logits
         )
-        for law in _LAWS:
-            row = law(subject)
-            if not row.holds:
-                return f"{row.law} fails {row.note}"
-    except (FunlensError, RuntimeError, LookupError, TypeError) as error:
-        return f"{type(error).__name__}: {error}"  # a wrong description may do anything
-    return ""
+        rows = (law(subject) for law in _LAWS)
+        broken = next((row for row in rows if not row.holds), None)
+    except (AssertionError, FunlensError, RuntimeError, LookupError) as error:
+        # a wrong description may go wrong in any way
+        return spec, f"{type(error).__name__}: {error}"
+    return spec, f"{broken.law} fails {broken.note}" if broken else ""
+
+
+def _refined(module: nn.Module, spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
+    """Find out by a run whether positions see later ones, and whether they rotate."""
+    parts = {info.site.part for info in spec.sites}
+    wanted = sorted(parts & {"pattern", "q", "rot_q"})
+    if "pattern" not in wanted:
+        return spec
+    _, cache = run_with_cache(spec, given, capture=wanted)
+    held = {part: [t for s, t in cache.items() if s.part == part] for part in wanted}
+    is_causal = not any(bool(pattern.triu(1).any()) for pattern in held["pattern"])
+    pairs = zip(held.get("q", ()), held.get("rot_q", ()), strict=False)
+    has_rotary = any(not torch.equal(before, after) for before, after in pairs)
+    main = spec.engine.arch.main
+    (block,) = main.kinds
+    attention = tuple(
+        attrs.evolve(words, has_rotary=has_rotary) for words in block.attention
+    )
+    main = attrs.evolve(main, block=attrs.evolve(block, attention=attention))
+    arch = attrs.evolve(spec.engine.arch, main=main, is_causal=is_causal)
+    return from_module(module, spec.tokenizer, adapter=arch)
