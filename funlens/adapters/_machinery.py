@@ -4,7 +4,7 @@ import threading
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import torch
@@ -14,6 +14,20 @@ from funlens.adapters._language import Architecture
 from funlens.adapters._skeleton import ATTENTION, bare_copy, tapped_copy
 from funlens.adapters._taps import Sizes, Tap, find, is_centered
 from funlens.data import Site, SiteInfo
+
+_WIDE: Final = frozenset(
+    {
+        "attn_scores",
+        "cross_pattern",
+        "cross_scores",
+        "pattern",
+        "rot_k",
+        "rot_q",
+        "router_logits",
+        "router_weights",
+    }
+)
+"""Parts that some families compute in float32, whatever their weights are."""
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
@@ -69,6 +83,27 @@ class Machinery:
         source = embed if embed is not None else self.module
         found = next(source.parameters(), None)
         return torch.device("cpu") if found is None else found.device
+
+    def dtypes(self, part: str) -> frozenset[torch.dtype]:
+        """Name the dtypes that values of a part can have."""
+        is_wide = part in _WIDE or getattr(self.config, "residual_in_fp32", False)
+        return frozenset({self.dtype, torch.float32} if is_wide else {self.dtype})
+
+    @cached_property
+    def _devices(self) -> frozenset[torch.device]:
+        return frozenset(p.device for p in self.module.parameters())
+
+    def device_at(self, tap: Tap) -> torch.device | None:
+        """Tell on which device a value lies; None where that cannot be told."""
+        if len(self._devices) == 1:
+            return next(iter(self._devices))
+        at = find(self.module, tap.path)
+        parameters = () if at is None else at.parameters()
+        found = next(iter(parameters), None)
+        is_elsewhere = (
+            found is None or found.is_meta
+        )  # accelerate brings it when needed
+        return None if is_elsewhere else found.device
 
     @cached_property
     def _order(self) -> Mapping[Site, int]:

@@ -31,7 +31,7 @@ from funlens.data._json import (
 from funlens.data._parts import AXES, LAYER_PARTS, MODEL_PARTS, axes_of, axis_of
 from funlens.data._pick import POSITION_WORDS, columns, drops_axis, pick, take
 from funlens.data._selections import Generated, PerRow, Selection, Span, generated
-from funlens.data._sites import Part, Site, SiteLike, to_sites
+from funlens.data._sites import Part, Site, SiteLike, part_named, to_sites
 from funlens.data._spec import BosPolicy, ModelSpec, SiteInfo
 
 __all__ = [
@@ -78,6 +78,7 @@ __all__ = [
     "from_json",
     "generated",
     "load_cache",
+    "part_named",
     "pick",
     "same_record",
     "save_cache",

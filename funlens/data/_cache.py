@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import attrs
 import torch
@@ -30,8 +30,11 @@ class Receipt:
     change: Tensor = attrs.field(repr=False)
 
 
-def _pairs(given: Mapping[Site, Tensor]) -> tuple[tuple[Site, Tensor], ...]:
-    return tuple(given.items())
+_Entries: TypeAlias = Mapping[Site, Tensor] | tuple[tuple[Site, Tensor], ...]
+
+
+def _pairs(given: _Entries) -> tuple[tuple[Site, Tensor], ...]:
+    return tuple(dict(given).items())
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)

@@ -17,6 +17,7 @@ def columns(
     chosen: Selection,
     size: int,
     *,
+    n_rows: int,
     site: str,
     starts: Sequence[int] | None = None,
     stops: Sequence[int] | None = None,
@@ -26,6 +27,7 @@ def columns(
     Args:
         chosen: What is selected.
         size: Length of the axis.
+        n_rows: Rows of the batch.
         site: Name for the error.
         starts: First real column of each row, where rows are padded.
         stops: Column after the last real one of each row.
@@ -34,10 +36,9 @@ def columns(
         SelectionError: An index is out of range, or rows would differ in number.
     """
     if isinstance(chosen, PerRow):
-        n_rows = len(chosen.indices)
         starts, stops = starts or (0,) * n_rows, stops or (size,) * n_rows
-        if len(starts) != n_rows:
-            problem = f"{n_rows} rows are selected on a batch of {len(starts)}"
+        if len(chosen.indices) != n_rows:
+            problem = f"{len(chosen.indices)} rows are selected on a batch of {n_rows}"
             raise SelectionError(site, problem, "one index for each row")
         found = [
             _within((index,), stop - start, site)
@@ -104,6 +105,7 @@ def pick(
         found = columns(
             chosen,
             whole.shape[axis],
+            n_rows=whole.shape[0],
             site=str(site),
             starts=starts if padded else None,
             stops=stops if padded else None,

@@ -69,7 +69,7 @@ def prepare(
         InputError: The inputs are of no known kind, empty, or too long.
         TokenizerError: Text was given and there is no tokenizer.
     """
-    given = _as_mapping(spec, inputs)
+    given = as_mapping(spec, inputs)
     if attention_mask is not None:
         given["attention_mask"] = attention_mask
     source = given.get("input_ids", given.get("inputs_embeds"))
@@ -111,7 +111,7 @@ def compiled_kwargs(inputs: Inputs, attention_mask: Tensor | None) -> Mapping[st
     return given
 
 
-def _as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
+def as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
     match inputs:
         case Tensor():
             return {"input_ids": inputs.to(spec.device)}
