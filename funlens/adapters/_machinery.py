@@ -30,6 +30,12 @@ _WIDE: Final = frozenset(
 """Parts that some families compute in float32, whatever their weights are."""
 
 
+def _devices_of(module: nn.Module) -> frozenset[torch.device]:
+    """List where weights lie; accelerate keeps those on `meta` that it brings later."""
+    devices = frozenset(parameter.device for parameter in module.parameters())
+    return devices - {torch.device("meta")}
+
+
 @attrs.frozen(kw_only=True, eq=False, slots=False)
 class Machinery:
     """Skeletons of a model, which share its tensors, and its taps.
@@ -91,19 +97,14 @@ class Machinery:
 
     @cached_property
     def _devices(self) -> frozenset[torch.device]:
-        return frozenset(p.device for p in self.module.parameters())
+        return _devices_of(self.module)
 
     def device_at(self, tap: Tap) -> torch.device | None:
-        """Tell on which device a value lies; None where that cannot be told."""
-        if len(self._devices) == 1:
-            return next(iter(self._devices))
-        at = find(self.module, tap.path)
-        parameters = () if at is None else at.parameters()
-        found = next(iter(parameters), None)
-        is_elsewhere = (
-            found is None or found.is_meta
-        )  # accelerate brings it when needed
-        return None if is_elsewhere else found.device
+        """Tell where a value lies; None if unknown, as where weights come and go."""
+        devices = self._devices
+        if len(devices) > 1:
+            devices = _devices_of(find(self.module, tap.path) or self.module)
+        return next(iter(devices)) if len(devices) == 1 else None
 
     @cached_property
     def _order(self) -> Mapping[Site, int]:

@@ -31,7 +31,14 @@ from funlens.data._json import (
 from funlens.data._parts import AXES, LAYER_PARTS, MODEL_PARTS, axes_of, axis_of
 from funlens.data._pick import POSITION_WORDS, columns, drops_axis, pick, take
 from funlens.data._selections import Generated, PerRow, Selection, Span, generated
-from funlens.data._sites import Part, Site, SiteLike, part_named, to_sites
+from funlens.data._sites import (
+    Part,
+    Site,
+    SiteLike,
+    part_named,
+    to_sites,
+    transformer_lens_names,
+)
 from funlens.data._spec import BosPolicy, ModelSpec, SiteInfo
 
 __all__ = [
@@ -87,4 +94,5 @@ __all__ = [
     "to_numpy",
     "to_sites",
     "to_xarray",
+    "transformer_lens_names",
 ]

@@ -204,6 +204,20 @@ def to_sites(like: SiteLike, *, n_layers: int, gated: bool = False) -> tuple[Sit
             raise SelectionError(str(like), problem, "a site, a part or a name")
 
 
+def transformer_lens_names(
+    n_layers: int, *, gated: bool
+) -> tuple[tuple[str, Site], ...]:
+    """List TransformerLens's names of a model's hooks, each with its site."""
+    blocks = (
+        f"blocks.{layer}.{inner}"
+        for layer in range(n_layers)
+        for inner in TRANSFORMER_LENS
+        if gated or not inner.endswith("_linear")
+    )
+    names = (*TRANSFORMER_LENS_MODEL, *blocks)
+    return tuple((name, Site.parse(name, gated=gated)) for name in names)
+
+
 def part_named(name: str) -> Part | None:
     """Read the name of a part in all layers; None if it is another kind of name."""
     stack, _, part = name.rpartition(".")

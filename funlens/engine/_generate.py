@@ -243,8 +243,6 @@ def generate_with_cache(
 def _ends(spec: ModelSpec, options: Mapping[str, Any]) -> tuple[int, ...]:
     """Name the tokens that end a row."""
     ends: Any = _option(spec, options, "eos_token_id")
-    if isinstance(ends, Tensor):
-        ends = ends.flatten().tolist()
     return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
 
 

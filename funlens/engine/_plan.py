@@ -1,7 +1,8 @@
 """The plan of a run: what happens at which tap. Every fault is found here."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from typing import Final
 
@@ -262,13 +263,13 @@ def make_plan(
         ExceptionGroup: Several faults, each an error of funlens's own.
     """
     machinery: Machinery = spec.engine
-    records = _records(interventions)
-    if not records and (captured, links) in machinery.plans:
+    wanted = records(interventions)
+    if not wanted and (captured, links) in machinery.plans:
         plan: Plan = machinery.plans[captured, links]
         return plan
     faults: list[FunlensError] = []
     made: list[Edit] = []
-    for index, record in enumerate(records):
+    for index, record in enumerate(wanted):
         try:
             tap_of(spec, record.site)
             sizes = axis_sizes(spec, record.site, frames)
@@ -290,15 +291,26 @@ def make_plan(
             faults.append(error)
     raise_all(faults)
     edits = groupby(_whole_site, made)
-    plan = _laid_out(spec, edits, keeps, interventions=tuple(records), links=links)
+    plan = _laid_out(spec, edits, keeps, interventions=tuple(wanted), links=links)
     is_fixed = not any(site.selections for site in captured)
-    if not records and is_fixed and len(machinery.plans) < _MOST_PLANS:
+    if not wanted and is_fixed and len(machinery.plans) < _MOST_PLANS:
         machinery.plans[captured, links] = plan
     return plan
 
 
 def _whole_site(edit: Edit) -> Site:
     return edit.record.site.whole
+
+
+@contextmanager
+def gathered(faults: list[FunlensError]) -> Generator[None]:
+    """Collect our own errors, those in groups too, to raise them all at once."""
+    try:
+        yield
+    except* FunlensError as group:
+        faults.extend(
+            error for error in group.exceptions if isinstance(error, FunlensError)
+        )
 
 
 def raise_all(faults: Sequence[FunlensError]) -> None:
@@ -310,7 +322,12 @@ def raise_all(faults: Sequence[FunlensError]) -> None:
         raise ExceptionGroup(message, list(faults))
 
 
-def _records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
+def records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
+    """Give a list of interventions back.
+
+    Raises:
+        OptionError: It is no list, or holds something else.
+    """
     if isinstance(interventions, (str, Site)) or not isinstance(
         interventions, Sequence
     ):  # pyright: ignore[reportUnnecessaryIsInstance] (callers need no types)
