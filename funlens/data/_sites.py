@@ -111,9 +111,6 @@ class Site:
         return _from_transformer_lens(name, gated=gated) or _from_own(name)
 
 
-SiteLike: TypeAlias = "Site | Part | str | tuple[str, int]"
-
-
 @attrs.frozen
 class Part:
     """A part in all layers; called with a layer and a selection, a site.
@@ -171,6 +168,9 @@ class Part:
     def __str__(self) -> str:
         """Write the name of all layers."""
         return f"{self.stack}.{self.name}" if self.stack else self.name
+
+
+SiteLike: TypeAlias = Site | Part | str | tuple[str, int]
 
 
 def to_sites(like: SiteLike, *, n_layers: int, gated: bool = False) -> tuple[Site, ...]:
