@@ -2,6 +2,7 @@
 
 import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
+from funlens.data._concatenate import concatenate_caches
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
 from funlens.data._interventions import (
     DECIDING,
@@ -29,7 +30,15 @@ from funlens.data._json import (
     to_json,
 )
 from funlens.data._parts import AXES, LAYER_PARTS, MODEL_PARTS, axes_of, axis_of
-from funlens.data._pick import POSITION_WORDS, columns, drops_axis, pick, take
+from funlens.data._pick import (
+    POSITION_WORDS,
+    Padding,
+    columns,
+    drops_axis,
+    left_axes,
+    pick,
+    take,
+)
 from funlens.data._selections import Generated, PerRow, Selection, Span, generated
 from funlens.data._sites import (
     Part,
@@ -59,6 +68,7 @@ __all__ = [
     "ModelSpec",
     "Noise",
     "POSITION_WORDS",
+    "Padding",
     "Part",
     "Patch",
     "PerRow",
@@ -80,10 +90,12 @@ __all__ = [
     "axes_of",
     "axis_of",
     "columns",
+    "concatenate_caches",
     "content_hash",
     "drops_axis",
     "from_json",
     "generated",
+    "left_axes",
     "load_cache",
     "part_named",
     "pick",

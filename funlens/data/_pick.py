@@ -1,7 +1,9 @@
 """From a selection to indices, and from indices to the part of a tensor."""
 
 from collections.abc import Sequence
+from typing import Final
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -86,14 +88,51 @@ def drops_axis(chosen: Selection) -> bool:
     return isinstance(chosen, (int, PerRow))
 
 
+def left_axes(site: Site) -> tuple[str, ...]:
+    """Name the axes that a site's selection leaves."""
+    dropped = {
+        axis_of(site.part, word)
+        for word, chosen in site.selections
+        if drops_axis(chosen)
+    }
+    return tuple(axis for at, axis in enumerate(site.axes) if at not in dropped)
+
+
+@attrs.frozen(kw_only=True)
+class Padding:
+    """Where the real positions of each row lie; None where nothing is padded.
+
+    Attributes:
+        starts: Column of each row's first real token.
+        stops: Column after each row's last real token.
+    """
+
+    starts: tuple[int, ...] | None = None
+    stops: tuple[int, ...] | None = None
+
+
+NO_PADDING: Final = Padding()
+
+
+def is_of_encoder(site: Site, axis: str) -> bool:
+    """Tell whether an axis counts the positions of the encoder."""
+    return site.stack == "encoder" or axis == "source"
+
+
 def pick(
     whole: Tensor,
     site: Site,
     *,
-    starts: Sequence[int] | None = None,
-    stops: Sequence[int] | None = None,
+    main: Padding = NO_PADDING,
+    encoder: Padding = NO_PADDING,
 ) -> Tensor:
     """Cut a site's selection out of the whole site's tensor.
+
+    Args:
+        whole: The whole site's tensor.
+        site: The site with its selection.
+        main: Real positions of the main stack.
+        encoder: Real positions of the encoder.
 
     Raises:
         SelectionError: The selection does not fit the tensor.
@@ -101,14 +140,15 @@ def pick(
     dropped: list[int] = []
     for word, chosen in site.selections:
         axis = axis_of(site.part, word)
-        padded = word in POSITION_WORDS
+        padding = encoder if is_of_encoder(site, site.axes[axis]) else main
+        padding = padding if word in POSITION_WORDS else NO_PADDING
         found = columns(
             chosen,
             whole.shape[axis],
             n_rows=whole.shape[0],
             site=str(site),
-            starts=starts if padded else None,
-            stops=stops if padded else None,
+            starts=padding.starts,
+            stops=padding.stops,
         )
         whole = take(whole, axis, found)
         if drops_axis(chosen):

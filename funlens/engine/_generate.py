@@ -21,10 +21,9 @@ from funlens.data import (
     ActivationCache,
     Intervention,
     ModelSpec,
-    Selection,
     Site,
     SiteLike,
-    drops_axis,
+    left_axes,
 )
 from funlens.engine._edits import operand
 from funlens.engine._inputs import (
@@ -75,7 +74,6 @@ _REORDERING: Final[Mapping[str, tuple[object, str]]] = {
 _FREE_START: Final = frozenset({"vision-encoder-decoder", "whisper"})
 """Decoders of which HuggingFace lets the caller's first token stand."""
 
-_WORDS: Final = {"kv_head": "head", "d_mlp": "neuron", "source": "key"}
 _SAMPLING: Final = frozenset(
     {"epsilon_cutoff", "eta_cutoff", "min_p", "temperature", "top_h", "top_k", "top_p"}
     | {"typical_p"}
@@ -331,8 +329,8 @@ def _check_moving(interventions: Sequence[Intervention]) -> None:
     for index, record in enumerate(interventions):
         held = operand(record)
         chosen = dict(record.site.selections)
-        left = [axis for axis in record.site.axes if not _is_dropped(axis, chosen)]
-        covered = left[len(left) - held[1].ndim :] if held and held[1].ndim else []
+        left = left_axes(record.site)
+        covered = left[len(left) - held[1].ndim :] if held and held[1].ndim else ()
         if _MOVING.intersection(covered) and not _MOVING & chosen.keys():
             faults.append(
                 InputError(
@@ -343,11 +341,6 @@ def _check_moving(interventions: Sequence[Intervention]) -> None:
                 )
             )
     raise_all(faults)
-
-
-def _is_dropped(axis: str, chosen: Mapping[str, Selection]) -> bool:
-    word = _WORDS.get(axis, axis)
-    return word in chosen and drops_axis(chosen[word])
 
 
 def _generated(
@@ -462,9 +455,8 @@ def _check_seed(spec: ModelSpec, options: Mapping[str, Any], seed: int | None) -
 
 def _joined(site: Site, steps: Sequence[Tensor], *, n_keys: int) -> Tensor:
     """Put what the steps captured next to each other."""
-    chosen = dict(site.selections)
-    left = [axis for axis in site.axes if not _is_dropped(axis, chosen)]
-    if left[-1] == "key" and "key" not in chosen and not site.stack:
+    left = left_axes(site)
+    if left[-1] == "key" and site.key is None and not site.stack:
         steps = [with_keys(site, step, after=n_keys - step.shape[-1]) for step in steps]
     moving = [at for at, axis in enumerate(left) if axis in _MOVING]
     if not moving or site.stack:

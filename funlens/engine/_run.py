@@ -542,6 +542,7 @@ def cache_of(spec: ModelSpec, trace: Trace) -> ActivationCache:
     """Make a cache of what a run captured."""
     machinery: Machinery = spec.engine
     frame = trace.frames[""]
+    encoder = trace.frames.get("encoder", frame)
     whole = machinery.ordered(dict.fromkeys(site.whole for site in trace.captured))
     by_whole: dict[Site, list[Site]] = {}
     for site in trace.captured:
@@ -553,6 +554,8 @@ def cache_of(spec: ModelSpec, trace: Trace) -> ActivationCache:
         entries=entries,
         starts=frame.starts,
         stops=frame.stops,
+        encoder_starts=None if encoder is frame else encoder.starts,
+        encoder_stops=None if encoder is frame else encoder.stops,
         gated=spec.is_gated,
         receipts=trace.receipts(),
     )
