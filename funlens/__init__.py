@@ -136,6 +136,7 @@ from funlens.engine import (
     run,
     run_with_cache,
     run_with_grads,
+    shapes,
 )
 from funlens.testing import Certificate, verify
 
@@ -248,6 +249,7 @@ __all__ = [
     "run_with_grads",
     "same_record",
     "save_cache",
+    "shapes",
     "sites",
     "ssm_in",
     "ssm_out",

@@ -209,7 +209,7 @@ def check_edit(
     tap = tap_of(spec, record.site)
     if tap.read_only:
         raise ReadOnlySiteError(str(record.site), tap.read_only)
-    names, sizes = _left(spec, edit, frames)
+    names, sizes = left_of(spec, record.site, edit.where, frames=frames)
     held, directions = operand(record), span(record)
     moving = any(axis.since is not None for axis in edit.where)
     if held is not None and not moving and not fits(tuple(held[1].shape), sizes):
@@ -225,18 +225,21 @@ def check_edit(
     check_tensors(record, dtypes, device=machinery.device_at(tap), where=where)
 
 
-def _left(
-    spec: ModelSpec, edit: Edit, frames: Mapping[str, Frame]
+def left_of(
+    spec: ModelSpec,
+    site: Site,
+    where: tuple[Axis, ...],
+    *,
+    frames: Mapping[str, Frame],
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Name and measure the axes that a selection leaves."""
-    site = edit.record.site
     known = axis_sizes(spec, site, frames)
     shape = [(axis, known[axis]) for axis in site.axes]
-    for axis in edit.where:
+    for axis in where:
         found = axis.found
         n_found = len(found[0]) if found and isinstance(found[0], tuple) else len(found)
         shape[axis.at] = (shape[axis.at][0], n_found)
-    dropped = {axis.at for axis in edit.where if axis.dropped}
+    dropped = {axis.at for axis in where if axis.dropped}
     left = [pair for at, pair in enumerate(shape) if at not in dropped]
     return tuple(name for name, _ in left), tuple(size for _, size in left)
 
@@ -268,18 +271,7 @@ def make_plan(
         plan: Plan = machinery.plans[captured, links]
         return plan
     faults: list[FunlensError] = []
-    made: list[Edit] = []
-    for index, record in enumerate(wanted):
-        try:
-            tap_of(spec, record.site)
-            sizes = axis_sizes(spec, record.site, frames)
-            where = resolved(record.site, sizes, frames)
-            edit = Edit(index=index, record=record, where=where)
-            check_edit(spec, edit, frames)
-            made.append(edit)
-        except FunlensError as error:
-            error.add_note(f"in {named(index, record)}")
-            faults.append(error)
+    made = placed(spec, frames, wanted, faults=faults)
     faults += _conflicts(made)
     keeps: defaultdict[Site, list[Keep]] = defaultdict(list)
     for site in captured:
@@ -296,6 +288,29 @@ def make_plan(
     if not wanted and is_fixed and len(machinery.plans) < _MOST_PLANS:
         machinery.plans[captured, links] = plan
     return plan
+
+
+def placed(
+    spec: ModelSpec,
+    frames: Mapping[str, Frame],
+    interventions: Sequence[Intervention],
+    *,
+    faults: list[FunlensError],
+) -> list[Edit]:
+    """Find where each intervention acts; what is wrong with others goes to `faults`."""
+    made: list[Edit] = []
+    for index, record in enumerate(interventions):
+        try:
+            tap_of(spec, record.site)
+            sizes = axis_sizes(spec, record.site, frames)
+            where = resolved(record.site, sizes, frames)
+            edit = Edit(index=index, record=record, where=where)
+            check_edit(spec, edit, frames)
+            made.append(edit)
+        except FunlensError as error:
+            error.add_note(f"in {named(index, record)}")
+            faults.append(error)
+    return made
 
 
 def _whole_site(edit: Edit) -> Site:

@@ -33,17 +33,14 @@ from funlens.engine._plan import (
     Every,
     Plan,
     captured_sites,
-    gathered,
     make_plan,
     named,
-    raise_all,
     records,
 )
 from funlens.engine._trace import Stop, Trace
 from funlens.engine._where import resolved
 from funlens.errors import (
     DtypeError,
-    FunlensError,
     NeverActedError,
     OptionError,
     ShapeError,
@@ -205,30 +202,6 @@ def run_with_cache(
         offload=_device_named(offload),
     )
     return Run(out, cache_of(spec, trace))
-
-
-def check(
-    spec: ModelSpec,
-    inputs: Inputs,
-    interventions: Sequence[Intervention] = (),
-    *,
-    capture: Sequence[SiteLike] | Every = EVERY,
-    attention_mask: Tensor | None = None,
-) -> None:
-    """Find every fault of an experiment without running the model.
-
-    Raises:
-        FunlensError: The only fault that there is.
-        ExceptionGroup: Every fault, each an error of funlens's own.
-    """
-    prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    faults: list[FunlensError] = []
-    wanted: tuple[Site, ...] = ()
-    with gathered(faults):
-        wanted = captured_sites(spec, capture)
-    with gathered(faults):
-        make_plan(spec, prepared.frames, interventions, captured=wanted)
-    raise_all(faults)
 
 
 @attrs.frozen(kw_only=True, eq=False)

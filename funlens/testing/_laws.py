@@ -18,7 +18,7 @@ from funlens.data import (
     Site,
     Zero,
 )
-from funlens.engine import run, run_with_cache
+from funlens.engine import run, run_with_cache, steps
 from funlens.errors import InputError
 
 TOLERANCE: Final[Mapping[torch.dtype, float]] = {
@@ -128,7 +128,7 @@ def verify(
     subject = _Subject(
         spec=spec, inputs=given, untouched=untouched, cache=cache, logits=logits
     )
-    rows = [law(subject) for law in LAWS]
+    rows = [law(subject) for law in steps(LAWS, "laws")]
     return Certificate(
         model=spec.name,
         model_type=spec.model_type,
@@ -290,7 +290,7 @@ def _heads_sum(subject: _Subject) -> LawResult:
 @torch.no_grad()
 def _own_value(subject: _Subject) -> LawResult:
     found: dict[str, float] = {}
-    for info in subject.spec.sites:
+    for info in steps(subject.spec.sites, "own values"):
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         if info.read_only:
             continue
@@ -305,7 +305,7 @@ def _own_value(subject: _Subject) -> LawResult:
 def _all_editable(subject: _Subject) -> LawResult:
     generator = torch.Generator().manual_seed(1)
     found: dict[str, float] = {}
-    for info in subject.spec.sites:
+    for info in steps(subject.spec.sites, "edits of every site"):
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         held = cache[info.site]
         known = dict(zip(info.axes, info.shape, strict=True))
