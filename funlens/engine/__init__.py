@@ -7,6 +7,7 @@ from funlens.engine._hooks import from_hooks
 from funlens.engine._inputs import Inputs
 from funlens.engine._loss import loss, loss_per_token
 from funlens.engine._metrics import log_prob_of, logit_diff
+from funlens.engine._on_gradient import on_gradient
 from funlens.engine._plan import EVERY, Every
 from funlens.engine._progress import steps
 from funlens.engine._run import instrumented, run, run_with_cache
@@ -25,6 +26,7 @@ __all__ = [
     "logit_diff",
     "loss",
     "loss_per_token",
+    "on_gradient",
     "run",
     "run_with_cache",
     "run_with_grads",

@@ -100,7 +100,7 @@ def _call(spec: ModelSpec, edit: Edit, frames: Mapping[str, Frame]) -> None:
     device = machinery.device_at(tap_of(spec, record.site))
     _, shape = left_of(spec, record.site, edit.where, frames=frames)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.enable_grad():
             value = torch.empty(shape, dtype=spec.dtype, device=device)
             changed(record, value, where=named(edit.index, record), generator=None)
     except UserFunctionError as error:

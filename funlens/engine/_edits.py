@@ -111,7 +111,7 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
         case Splice():
             return _spliced(edit, value, where)
         case Apply(function=function):
-            return _applied(function, value.clone(), where=where, site=str(edit.site))
+            return applied(function, value.clone(), where=where, site=str(edit.site))
         case _:
             assert_never(edit)
 
@@ -162,13 +162,18 @@ def _in_span(edit: Project | ProjectOut | Interchange, value: Tensor) -> Tensor:
 
 
 def _spliced(edit: Splice, value: Tensor, where: str) -> Tensor:
-    new = _applied(edit.module, value, where=where, site=str(edit.site))
+    new = applied(edit.module, value, where=where, site=str(edit.site))
     if not edit.keep_error:
         return new
     return new + (value - new).detach()
 
 
-def _applied(function: Any, value: Tensor, *, where: str, site: str) -> Tensor:
+def applied(function: Any, value: Tensor, *, where: str, site: str) -> Tensor:
+    """Call a function of the caller's, and look at what it returns.
+
+    Raises:
+        UserFunctionError: It raises, or returns something else than such a value.
+    """
     shape, dtype = value.shape, value.dtype
     try:
         new: object = function(value)
