@@ -168,7 +168,7 @@ class Trace:
             return value, window
         if tap.all_keys:
             added = slice(self.offset - start, self.seen - start)
-            return value[:, added], (self.offset, 0)
+            return value[:, added].clone(), (self.offset, 0)  # a cache may be rewritten
         if tap.site.axes[-1] == "key":
             real = value[..., : self.seen - first]
             return with_keys(tap.site, real, before=first), (start, 0)
