@@ -416,7 +416,7 @@ def test_instrumented_refuses_what_a_run_would(capture: Any) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [None, {}, "", 0, {"a": 1}, fl.Zero(fl.z(0)), iter(()), [3], [fl.z(0)]],
-    ids=repr,
+    ids=lambda wrong: type(wrong).__name__,
 )
 @pytest.mark.parametrize("call", [fl.run, fl.run_with_cache, fl.check])
 @pytest.mark.usefixtures("unchecked")
