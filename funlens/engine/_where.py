@@ -94,7 +94,7 @@ def _by_row(found: Columns) -> list[set[int]]:
 def resolved(
     site: Site, sizes: Mapping[str, int], frames: Mapping[str, Frame]
 ) -> tuple[Axis, ...]:
-    """Turn a site's selection into indices, for the positions of one run.
+    """Turn a site's selection into indices, for the positions of one run, axis by axis.
 
     Args:
         site: The site.
@@ -133,7 +133,11 @@ def resolved(
                 holds_keys=holds_keys,
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=_place))
+
+
+def _place(axis: Axis) -> int:
+    return axis.at
 
 
 def selected(

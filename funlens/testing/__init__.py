@@ -11,6 +11,12 @@ from funlens.testing._recipes import (
     tiny_hf_model,
     tiny_inputs,
 )
+from funlens.testing._strategies import (
+    intervention_strategy,
+    interventions_strategy,
+    selection_strategy,
+    site_strategy,
+)
 
 __all__ = [
     "CAUSAL",
@@ -20,7 +26,11 @@ __all__ = [
     "RECIPES",
     "Recipe",
     "UnknownRecipeError",
+    "intervention_strategy",
+    "interventions_strategy",
     "recipe_names",
+    "selection_strategy",
+    "site_strategy",
     "tiny_hf_model",
     "tiny_inputs",
     "verify",
