@@ -36,7 +36,10 @@ def attend(
         functions: Any = modeling_utils.ALL_ATTENTION_FUNCTIONS
         return functions[base](module, query, key, value, attention_mask, **kwargs)
     eager: Any = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
-    mask = _additive(module, attention_mask, query, key)
+    is_causal = kwargs.get("is_causal")
+    if is_causal is None:
+        is_causal = getattr(module, "is_causal", True)
+    mask = _additive(attention_mask, query, key, is_causal=bool(is_causal))
     if active is None or not watched:
         return eager(module, query, key, value, mask, **kwargs)
     with Inside(active, path, module) as inside:
@@ -56,16 +59,16 @@ def _rotated(
 
 
 def _additive(
-    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor
+    mask: Tensor | None, query: Tensor, key: Tensor, *, is_causal: bool
 ) -> Tensor | None:
     """Turn SDPA's mask into the one that is added to scores."""
     lowest = torch.finfo(query.dtype).min
     if mask is None:
         n_queries, n_keys = query.shape[2], key.shape[2]
-        if n_queries == 1 or not getattr(module, "is_causal", True):
+        if n_queries == 1 or not is_causal:
             return None
         seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
-        mask = seen.tril(n_keys - n_queries)[None, None]
+        mask = seen.tril()[None, None]  # aligned as SDPA's: keys may be spare slots
     if mask.dtype != torch.bool:
         return mask
     zero = torch.zeros((), dtype=query.dtype, device=query.device)

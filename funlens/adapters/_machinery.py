@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import torch
@@ -15,7 +15,27 @@ from funlens.adapters._language import Architecture
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._tree import find
-from funlens.data import Site, SiteInfo
+from funlens.data import INTEGER_PARTS, Site, SiteInfo
+
+_WIDE: Final = frozenset(
+    {
+        "attn_scores",
+        "cross_pattern",
+        "cross_scores",
+        "pattern",
+        "rot_k",
+        "rot_q",
+        "router_logits",
+        "router_weights",
+    }
+)
+"""Parts that some families compute in float32, whatever their weights are."""
+
+
+def _devices_of(module: nn.Module) -> frozenset[torch.device]:
+    """List where weights lie; accelerate keeps those on `meta` that it brings later."""
+    devices = frozenset(parameter.device for parameter in module.parameters())
+    return devices - {torch.device("meta")}
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
@@ -89,6 +109,24 @@ class Machinery:
         source = embed if embed is not None else self.module
         found = next(source.parameters(), None)
         return torch.device("cpu") if found is None else found.device
+
+    def dtypes(self, part: str) -> frozenset[torch.dtype]:
+        """Name the dtypes that values of a part can have."""
+        if part in INTEGER_PARTS:
+            return frozenset({torch.int64})
+        is_wide = part in _WIDE or getattr(self.config, "residual_in_fp32", False)
+        return frozenset({self.dtype, torch.float32} if is_wide else {self.dtype})
+
+    @cached_property
+    def _devices(self) -> frozenset[torch.device]:
+        return _devices_of(self.module)
+
+    def device_at(self, tap: Tap) -> torch.device | None:
+        """Tell where a value lies; None if unknown, as where weights come and go."""
+        devices = self._devices
+        if len(devices) > 1:
+            devices = _devices_of(find(self.module, tap.path) or self.module)
+        return next(iter(devices)) if len(devices) == 1 else None
 
     @cached_property
     def _order(self) -> Mapping[Site, int]:

@@ -2,6 +2,7 @@
 
 import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
+from funlens.data._concatenate import concatenate_caches
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
 from funlens.data._interventions import (
     DECIDING,
@@ -38,9 +39,24 @@ from funlens.data._parts import (
     axes_of,
     axis_of,
 )
-from funlens.data._pick import POSITION_WORDS, columns, drops_axis, pick, take
+from funlens.data._pick import (
+    POSITION_WORDS,
+    Padding,
+    columns,
+    drops_axis,
+    left_axes,
+    pick,
+    take,
+)
 from funlens.data._selections import Generated, PerRow, Selection, Span, generated
-from funlens.data._sites import Part, Site, SiteLike, to_sites
+from funlens.data._sites import (
+    Part,
+    Site,
+    SiteLike,
+    part_named,
+    to_sites,
+    transformer_lens_names,
+)
 from funlens.data._spec import BosPolicy, ModelSpec, SiteInfo
 
 __all__ = [
@@ -64,6 +80,7 @@ __all__ = [
     "ModelSpec",
     "Noise",
     "POSITION_WORDS",
+    "Padding",
     "Part",
     "Patch",
     "PerRow",
@@ -85,11 +102,14 @@ __all__ = [
     "axes_of",
     "axis_of",
     "columns",
+    "concatenate_caches",
     "content_hash",
     "drops_axis",
     "from_json",
     "generated",
+    "left_axes",
     "load_cache",
+    "part_named",
     "pick",
     "same_record",
     "save_cache",
@@ -98,4 +118,5 @@ __all__ = [
     "to_numpy",
     "to_sites",
     "to_xarray",
+    "transformer_lens_names",
 ]

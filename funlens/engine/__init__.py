@@ -1,5 +1,6 @@
 """Planning runs and carrying them out."""
 
+from funlens.engine._check import check
 from funlens.engine._dry import dry_run
 from funlens.engine._generate import Generation, generate, generate_with_cache
 from funlens.engine._grads import run_with_grads
@@ -8,7 +9,8 @@ from funlens.engine._inputs import Inputs
 from funlens.engine._loss import loss, loss_per_token
 from funlens.engine._metrics import log_prob_of, logit_diff
 from funlens.engine._plan import EVERY, Every
-from funlens.engine._run import check, instrumented, run, run_with_cache
+from funlens.engine._progress import steps
+from funlens.engine._run import instrumented, run, run_with_cache
 
 __all__ = [
     "EVERY",
@@ -28,4 +30,5 @@ __all__ = [
     "run",
     "run_with_cache",
     "run_with_grads",
+    "steps",
 ]

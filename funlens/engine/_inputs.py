@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from funlens.adapters import active_transforms, is_functional, padding_mask, to_tokens
 from funlens.data import ModelSpec
-from funlens.errors import InputError
+from funlens.errors import InputError, nearest
 
 Inputs: TypeAlias = str | Sequence[str] | Tensor | Mapping[str, Any]
 
-_MAIN: Final = ("input_ids", "inputs_embeds")
+_DECODER: Final = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
 
 
 @attrs.frozen(kw_only=True)
@@ -74,13 +74,16 @@ def prepare(
         TokenizerError: Text was given and there is no tokenizer.
     """
     _check_transforms(spec)
-    given = _as_mapping(spec, inputs)
+    given = as_mapping(spec, inputs)
+    _check_names(spec, given)
     if attention_mask is not None:
-        given["attention_mask"] = attention_mask
+        given["attention_mask"] = attention_mask.to(spec.device)
     source = given.get("input_ids", given.get("inputs_embeds"))
     if not isinstance(source, Tensor):
         return _without_tokens(spec, given)
-    _check_tokens(spec, source, inputs_embeds="inputs_embeds" in given)
+    _check_tokens(spec, source, inputs_embeds="input_ids" not in given)
+    if not isinstance(inputs, Mapping):
+        _check_ids(spec, source)
     if isinstance(inputs, Mapping) or attention_mask is not None:
         mask = given.get("attention_mask")
     else:
@@ -95,7 +98,7 @@ def prepare(
             "Use `to_tokens(..., padding_side='right')`",
         )
     if mask is not None and frame.starts is not None:
-        given["attention_mask"] = mask.to(torch.long)
+        given["attention_mask"] = mask.bool().long()
         _place_positions(spec, given, mask)
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
@@ -134,8 +137,10 @@ def _check_transforms(spec: ModelSpec) -> None:
             )
 
 
-def compiled_kwargs(inputs: Inputs, attention_mask: Tensor | None) -> Mapping[str, Any]:
-    """Make keyword arguments while `torch.compile` looks on: nothing is inferred.
+def compiled_kwargs(
+    spec: ModelSpec, inputs: Inputs, attention_mask: Tensor | None
+) -> Mapping[str, Any]:
+    """Make keyword arguments while `torch.compile` looks on: no mask is inferred.
 
     Raises:
         InputError: The inputs are text, which cannot be compiled.
@@ -148,10 +153,13 @@ def compiled_kwargs(inputs: Inputs, attention_mask: Tensor | None) -> Mapping[st
         raise InputError("text cannot be compiled", "tokens", "Use `to_tokens` outside")
     if attention_mask is not None:
         given["attention_mask"] = attention_mask
+    mask: object = given.get("attention_mask")
+    if isinstance(mask, Tensor):
+        _place_positions(spec, given, mask)
     return given
 
 
-def _as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
+def as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
     match inputs:
         case Tensor():
             return {"input_ids": inputs.to(spec.device)}
@@ -182,6 +190,50 @@ def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> No
             f"at most {spec.n_ctx}",
             "Shorten it, or load the model with `n_ctx=`",
         )
+
+
+def _check_ids(spec: ModelSpec, tokens: Tensor) -> None:
+    """Refuse ids that the embedding has no row for, where looking costs nothing."""
+    is_plain = type(tokens) is Tensor and tokens.device.type == "cpu"
+    if not is_plain or is_functional() or not spec.d_vocab:
+        return
+    low, high = (int(bound) for bound in tokens.aminmax())
+    if low < 0 or high >= spec.d_vocab:
+        raise InputError(
+            f"the tokens reach from {low} to {high}",
+            f"ids in 0..{spec.d_vocab - 1}",
+            "Use the tokenizer that belongs to this model",
+        )
+
+
+@cache
+def _known_names(structure: tuple[type[nn.Module], ...]) -> frozenset[str]:
+    """Name every keyword that some part of a model takes."""
+    parameters = (inspect.signature(part.forward).parameters for part in structure)
+    return frozenset(name for each in parameters for name in each)
+
+
+def _check_names(spec: ModelSpec, given: Mapping[str, Any]) -> None:
+    """Refuse what no part of the model takes: HuggingFace would pass over it."""
+    module = spec.module
+    unknown = [name for name in given if not accepts(module, name)]
+    if not unknown:
+        return
+    known = _known_names(tuple({type(part): None for part in module.modules()}))
+    for name in unknown:
+        if name not in known and not _means_nothing(name, given[name]):
+            raise InputError(
+                f"{spec.model_type} takes no input {name!r}",
+                f"names such as {', '.join(nearest(name, known))}",
+                "Leave it out, or correct the name",
+            )
+
+
+def _means_nothing(name: str, value: object) -> bool:
+    """Tell whether it is the one segment that tokenizers name for every model."""
+    if name != "token_type_ids" or not isinstance(value, Tensor):
+        return False
+    return not bool(value.any())
 
 
 def _inferred_mask(spec: ModelSpec, source: Tensor) -> Tensor | None:
@@ -226,13 +278,14 @@ def _ints(tensor: Tensor) -> tuple[int, ...]:
 def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> None:
     """Count positions from each row's first real token."""
     if "position_ids" not in given and accepts(spec.module, "position_ids"):
-        counted = mask.long().cumsum(-1) - 1
+        counted = mask.bool().long().cumsum(-1) - 1
         first = spec.engine.first_position
         given["position_ids"] = counted.clamp(min=0) + first
 
 
 def _with_decoder(spec: ModelSpec, given: dict[str, Any], frame: Frame) -> Prepared:
-    if "decoder_input_ids" not in given and "labels" not in given:
+    name = next((word for word in _DECODER if word in given), "decoder_input_ids")
+    if name not in given:
         start = getattr(spec.engine.config, "decoder_start_token_id", None)
         if start is None:
             raise InputError(
@@ -240,8 +293,7 @@ def _with_decoder(spec: ModelSpec, given: dict[str, Any], frame: Frame) -> Prepa
                 "both halves of the input",
                 "Pass a mapping with `input_ids` and `decoder_input_ids`",
             )
-        shape = (frame.batch, 1)
-        given["decoder_input_ids"] = torch.full(shape, start, device=spec.device)
-    decoder: Any = given.get("decoder_input_ids", given.get("labels"))
-    main = _frame(decoder, given.get("decoder_attention_mask"))
+        given[name] = torch.full((frame.batch, 1), start, device=spec.device)
+    _check_tokens(spec, given[name], inputs_embeds=name.endswith("embeds"))
+    main = _frame(given[name], given.get("decoder_attention_mask"))
     return Prepared(kwargs=given, frames={"": main, "encoder": frame})

@@ -1,32 +1,32 @@
 """The plan of a run: what happens at which tap. Every fault is found here."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from typing import Final
 
 import attrs
-import torch
+from toolz import groupby
 
 from funlens.adapters import Machinery, Point, Tap
 from funlens.data import (
-    AXES,
     DECIDING,
-    INTEGER_PARTS,
     Backward,
     ForwardEdit,
+    Freeze,
     Intervention,
     ModelSpec,
     Part,
-    Selection,
     Site,
     SiteLike,
     Zero,
+    part_named,
     to_sites,
 )
-from funlens.engine._edits import check_dtype, fits, operand
+from funlens.engine._edits import check_tensors, fits, operand, span
 from funlens.engine._inputs import UNKNOWN, Frame
-from funlens.engine._where import Axis, resolved
+from funlens.engine._where import Axis, are_apart, resolved
 from funlens.errors import (
     ConflictError,
     FunlensError,
@@ -123,6 +123,7 @@ def captured_sites(
     Raises:
         SiteNotFoundError: The model has no such site.
         InputError: It is empty, or one site rather than a list of them.
+        ExceptionGroup: Several sites that are not there.
     """
     if isinstance(capture, Every):
         return tuple(i.site for i in spec.sites if i.site.part != "head_result")
@@ -133,26 +134,33 @@ def captured_sites(
             "`capture` is empty", "at least one site", "Use `run` to keep nothing"
         )
     found: dict[Site, None] = {}
+    faults: list[FunlensError] = []
     for like in capture:
-        wanted = to_sites(like, n_layers=spec.n_layers, gated=spec.is_gated)
-        if isinstance(like, Part) or like in AXES:
-            wanted = tuple(s for s in _layers_of(spec, wanted))
-        for site in wanted:
-            tap_of(spec, site)
-            found[site] = None
+        try:
+            found.update(dict.fromkeys(sites_meant(spec, like)))
+        except FunlensError as error:
+            faults.append(error)
+    raise_all(faults)
     return tuple(found)
 
 
-def _layers_of(spec: ModelSpec, wanted: tuple[Site, ...]) -> tuple[Site, ...]:
-    """For a part in all layers: the layers that have it."""
+def sites_meant(spec: ModelSpec, like: SiteLike) -> tuple[Site, ...]:
+    """Spell out a site, or a part in the layers that have it.
+
+    Raises:
+        SiteNotFoundError: The model has no such site.
+    """
     machinery: Machinery = spec.engine
-    first = wanted[0]
-    held = tuple(
-        site
-        for site in machinery.taps
-        if (site.part, site.stack) == (first.part, first.stack)
-    )
-    return held or wanted
+    part = part_named(like) if isinstance(like, str) else like
+    if isinstance(part, Part):
+        wanted = (part.name, part.stack)
+        held = [s for s in machinery.taps if (s.part, s.stack) == wanted]
+        if held:
+            return tuple(held)
+    meant = to_sites(like, n_layers=spec.n_layers, gated=spec.is_gated)
+    for site in meant:
+        tap_of(spec, site)
+    return meant
 
 
 def tap_of(spec: ModelSpec, site: Site) -> Tap:
@@ -194,36 +202,52 @@ def check_edit(
     edit: Edit,
     frames: Mapping[str, Frame],
 ) -> None:
-    """Check shape, dtype and permission of one intervention.
+    """Check permission, shapes, dtypes and devices of one intervention.
 
     Raises:
         ReadOnlySiteError: The site cannot be changed.
-        ShapeError: The tensor does not fit the selection.
-        DtypeError: The tensor has another dtype than the activations.
+        ShapeError: A tensor does not fit the selection.
+        DtypeError: A tensor has another dtype or device than the activations.
     """
     record, where = edit.record, named(edit.index, edit.record)
+    machinery: Machinery = spec.engine
     tap = tap_of(spec, record.site)
     if tap.read_only:
         raise ReadOnlySiteError(str(record.site), tap.read_only)
-    held = operand(record)
-    if held is None:
-        return
-    sizes = axis_sizes(spec, record.site, frames)
-    shape = [(axis, sizes[axis]) for axis in record.site.axes]
-    for axis in sorted(edit.where, key=lambda a: -a.at):
+    names, sizes = left_of(spec, record.site, edit.where, frames=frames)
+    held, directions = operand(record), span(record)
+    moving = any(axis.since is not None for axis in edit.where)
+    if held is not None and not moving and not fits(tuple(held[1].shape), sizes):
+        raise ShapeError(f"{where}.{held[0]}", tuple(held[1].shape), sizes, names)
+    if directions is not None:
+        shape = tuple(directions.shape)
+        expected, axes = (*shape[:-1][:1], *sizes[-1:]), ("direction", *names[-1:])
+        if shape != expected:
+            raise ShapeError(
+                f"{where}.directions", shape, expected, axes[-len(shape) :]
+            )
+    dtypes = machinery.dtypes(record.site.part)
+    check_tensors(record, dtypes, device=machinery.device_at(tap), where=where)
+
+
+def left_of(
+    spec: ModelSpec,
+    site: Site,
+    where: tuple[Axis, ...],
+    *,
+    frames: Mapping[str, Frame],
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Name and measure the axes that a selection leaves."""
+    known = axis_sizes(spec, site, frames)
+    shape = [(axis, known[axis]) for axis in site.axes]
+    for axis in where:
         found = axis.found
         n_found = len(found[0]) if found and isinstance(found[0], tuple) else len(found)
         if axis.later is None:
             shape[axis.at] = (shape[axis.at][0], n_found)
-    dropped = {axis.at for axis in edit.where if axis.dropped}
+    dropped = {axis.at for axis in where if axis.dropped}
     left = [pair for at, pair in enumerate(shape) if at not in dropped]
-    expected = tuple(size for _, size in left)
-    moving = any(axis.since is not None for axis in edit.where)
-    if not moving and not fits(tuple(held[1].shape), expected):
-        names = tuple(name for name, _ in left)
-        raise ShapeError(f"{where}.{held[0]}", tuple(held[1].shape), expected, names)
-    is_index = record.site.part in INTEGER_PARTS
-    check_dtype(record, torch.int64 if is_index else spec.dtype, where=where)
+    return tuple(name for name, _ in left), tuple(size for _, size in left)
 
 
 def make_plan(
@@ -232,31 +256,29 @@ def make_plan(
     interventions: Sequence[Intervention],
     *,
     captured: tuple[Site, ...] = (),
+    links: bool = False,
 ) -> Plan:
     """Lay out a run, and find every fault in what was asked for.
+
+    Args:
+        spec: The model.
+        frames: Positions of each stack.
+        interventions: What to change.
+        captured: What to keep.
+        links: Whether gradients are wanted where something is kept.
 
     Raises:
         FunlensError: The only fault that there is.
         ExceptionGroup: Several faults, each an error of funlens's own.
     """
     machinery: Machinery = spec.engine
-    if not interventions and captured in machinery.plans:
-        plan: Plan = machinery.plans[captured]
+    wanted = records(interventions)
+    if not wanted and (captured, links) in machinery.plans:
+        plan: Plan = machinery.plans[captured, links]
         return plan
     faults: list[FunlensError] = []
-    edits: defaultdict[Site, list[Edit]] = defaultdict(list)
-    for index, record in enumerate(_records(interventions)):
-        try:
-            tap_of(spec, record.site)
-            sizes = axis_sizes(spec, record.site, frames)
-            where = resolved(record.site, sizes, frames)
-            edit = Edit(index=index, record=record, where=where)
-            check_edit(spec, edit, frames)
-            edits[record.site.whole].append(edit)
-        except FunlensError as error:
-            error.add_note(f"in {named(index, record)}")
-            faults.append(error)
-    faults += _conflicts(interventions)
+    made = placed(spec, frames, wanted, faults=faults)
+    faults += _conflicts(made)
     keeps: defaultdict[Site, list[Keep]] = defaultdict(list)
     for site in captured:
         try:
@@ -266,11 +288,50 @@ def make_plan(
         except FunlensError as error:
             faults.append(error)
     raise_all(faults)
-    plan = _laid_out(spec, edits, keeps, tuple(interventions))
+    edits = groupby(_whole_site, made)
+    plan = _laid_out(spec, edits, keeps, interventions=tuple(wanted), links=links)
     is_fixed = not any(site.selections for site in captured)
-    if not interventions and is_fixed and len(machinery.plans) < _MOST_PLANS:
-        machinery.plans[captured] = plan
+    if not wanted and is_fixed and len(machinery.plans) < _MOST_PLANS:
+        machinery.plans[captured, links] = plan
     return plan
+
+
+def placed(
+    spec: ModelSpec,
+    frames: Mapping[str, Frame],
+    interventions: Sequence[Intervention],
+    *,
+    faults: list[FunlensError],
+) -> list[Edit]:
+    """Find where each intervention acts; what is wrong with others goes to `faults`."""
+    made: list[Edit] = []
+    for index, record in enumerate(interventions):
+        try:
+            tap_of(spec, record.site)
+            sizes = axis_sizes(spec, record.site, frames)
+            where = resolved(record.site, sizes, frames)
+            edit = Edit(index=index, record=record, where=where)
+            check_edit(spec, edit, frames)
+            made.append(edit)
+        except FunlensError as error:
+            error.add_note(f"in {named(index, record)}")
+            faults.append(error)
+    return made
+
+
+def _whole_site(edit: Edit) -> Site:
+    return edit.record.site.whole
+
+
+@contextmanager
+def gathered(faults: list[FunlensError]) -> Generator[None]:
+    """Collect our own errors, those in groups too, to raise them all at once."""
+    try:
+        yield
+    except* FunlensError as group:
+        faults.extend(
+            error for error in group.exceptions if isinstance(error, FunlensError)
+        )
 
 
 def raise_all(faults: Sequence[FunlensError]) -> None:
@@ -282,7 +343,12 @@ def raise_all(faults: Sequence[FunlensError]) -> None:
         raise ExceptionGroup(message, list(faults))
 
 
-def _records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
+def records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
+    """Give a list of interventions back.
+
+    Raises:
+        OptionError: It is no list, or holds something else.
+    """
     if isinstance(interventions, (str, Site)) or not isinstance(
         interventions, Sequence
     ):  # pyright: ignore[reportUnnecessaryIsInstance] (callers need no types)
@@ -296,60 +362,43 @@ def _records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
     return interventions
 
 
-def _conflicts(interventions: Sequence[Intervention]) -> list[FunlensError]:
-    deciding = [
-        (index, record)
-        for index, record in enumerate(interventions)
-        if isinstance(_plain_edit(record), DECIDING)
-    ]
+def _conflicts(edits: Sequence[Edit]) -> list[FunlensError]:
+    """Find pairs of edits of which one would undo the other."""
     return [
-        ConflictError(named(*first), named(*second), str(second[1].site))
-        for first, second in combinations(deciding, 2)
-        if isinstance(first[1], Backward) == isinstance(second[1], Backward)
-        if not _are_zero(first[1], second[1])
-        if overlap(first[1].site, second[1].site)
+        ConflictError(
+            named(first.index, first.record),
+            named(second.index, second.record),
+            str(second.record.site),
+        )
+        for first, second in combinations(edits, 2)
+        if _conflict(first.record, second.record)
+        if first.record.site.whole == second.record.site.whole
+        if not are_apart(first.where, second.where)
     ]
+
+
+def _conflict(first: Intervention, second: Intervention) -> bool:
+    """Tell whether two kinds cannot share a place; zero twice is zero once."""
+    if isinstance(first, Backward) != isinstance(second, Backward):
+        return False
+    first, second = _plain_edit(first), _plain_edit(second)
+    if isinstance(first, Freeze) or isinstance(second, Freeze):
+        return True
+    both_decide = isinstance(first, DECIDING) and isinstance(second, DECIDING)
+    return both_decide and not (isinstance(first, Zero) and isinstance(second, Zero))
 
 
 def _plain_edit(record: Intervention) -> ForwardEdit:
     return record.edit if isinstance(record, Backward) else record
 
 
-def _are_zero(first: Intervention, second: Intervention) -> bool:
-    """Zero twice is zero once: no conflict."""
-    return all(isinstance(_plain_edit(record), Zero) for record in (first, second))
-
-
-def overlap(first: Site, second: Site) -> bool:
-    """Tell whether two sites may share a place."""
-    if first.whole != second.whole:
-        return False
-    theirs = dict(second.selections)
-    return not any(
-        word in theirs and _are_apart(chosen, theirs[word])
-        for word, chosen in first.selections
-    )
-
-
-def _are_apart(first: Selection, second: Selection) -> bool:
-    one, other = _plain(first), _plain(second)
-    if one is None or other is None:
-        return False
-    same_side = all(i >= 0 for i in one + other) or all(i < 0 for i in one + other)
-    return same_side and not set(one) & set(other)
-
-
-def _plain(chosen: Selection) -> tuple[int, ...] | None:
-    if isinstance(chosen, int):
-        return (chosen,)
-    return chosen if isinstance(chosen, tuple) else None
-
-
 def _laid_out(
     spec: ModelSpec,
     edits: Mapping[Site, Sequence[Edit]],
     keeps: Mapping[Site, Sequence[Keep]],
+    *,
     interventions: tuple[Intervention, ...],
+    links: bool,
 ) -> Plan:
     machinery: Machinery = spec.engine
     acts: defaultdict[Point, list[Act]] = defaultdict(list)
@@ -363,7 +412,7 @@ def _laid_out(
             backward=tuple(e for e in here if isinstance(e.record, Backward)),
             keeps=tuple(keeps.get(site, ())),
         )
-        if tap.rejoins and here:
+        if tap.rejoins and (here or links):
             stashed.add((site.stack, site.layer))
             act = attrs.evolve(act, stash=f"mid.{site}")
         acts[tap.path, tap.side].append(act)

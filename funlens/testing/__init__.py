@@ -16,6 +16,12 @@ from funlens.testing._recipes import (
     tiny_inputs,
 )
 from funlens.testing._recipes_heads import variants_of
+from funlens.testing._strategies import (
+    intervention_strategy,
+    interventions_strategy,
+    selection_strategy,
+    site_strategy,
+)
 
 __all__ = [
     "CAUSAL",
@@ -29,7 +35,11 @@ __all__ = [
     "UnknownRecipeError",
     "head_recipes",
     "infer",
+    "intervention_strategy",
+    "interventions_strategy",
     "recipe_names",
+    "selection_strategy",
+    "site_strategy",
     "tiny_hf_model",
     "tiny_inputs",
     "variants_of",
