@@ -50,7 +50,18 @@ def _like_llama(*model_types: str, block: Block, norm: str = "rms") -> Architect
     return Architecture(model_types=model_types, main=main, norm=kind)
 
 
-_MIXTURE: Final = Experts(path="mlp", router="mlp.gate")
+_MIXTURE: Final = Experts(
+    path="mlp",
+    router="mlp.gate",
+    stacked="mlp.experts",
+    shared=Mlp(
+        path="mlp.shared_expert",
+        gate="mlp.shared_expert.gate_proj",
+        up="mlp.shared_expert.up_proj",
+        down="mlp.shared_expert.down_proj",
+    ),
+    shared_gate="mlp.shared_expert_gate",
+)
 _LLAMAS: Final = (
     _LLAMA,
     _like_llama(
@@ -64,7 +75,11 @@ _LLAMAS: Final = (
         block=evolve(
             _PRE_NORM,
             attention=evolve(_ATTENTION, sink=True),
-            mlp=(evolve(_MIXTURE, router="mlp.router"),),
+            mlp=(
+                evolve(
+                    _MIXTURE, router="mlp.router", input_first=True, interleaved=True
+                ),
+            ),
         ),
     ),
     _like_llama(
@@ -295,7 +310,10 @@ _BLOOM: Final = Architecture(
                 ),
             ),
         ),
-        embed="transformer.word_embeddings_layernorm",
+        embed=(
+            "transformer.word_embeddings_layernorm",
+            "transformer.word_embeddings",
+        ),
         ln_final="transformer.ln_f",
     ),
     norm="layer",

@@ -94,13 +94,28 @@ class Mlp:
 class Experts:
     """A mixture of experts.
 
+    The stacked weights have HuggingFace's names: `gate_up_proj`, or `up_proj` where
+    there is no gate, `down_proj`, and the same with `_bias` behind.
+
     Attributes:
         path: The module.
         router: Its router, which returns logits, weights and indices.
+        stacked: Module that holds the experts' weights, one tensor for all of them.
+        input_first: Whether those lie as `[expert, input, output]`, rather than
+            `[expert, output, input]`.
+        interleaved: Whether columns of gate and up alternate, rather than all of the
+            gate's coming first.
+        shared: Dense MLP that every token passes beside the experts it is sent to.
+        shared_gate: Projection that says how much of it is added.
     """
 
     path: str
     router: str
+    stacked: str = ""
+    input_first: bool = False
+    interleaved: bool = False
+    shared: Mlp | None = None
+    shared_gate: str = ""
 
 
 @attrs.frozen(kw_only=True)
