@@ -2,6 +2,8 @@
 
 from funlens._version import __version__
 from funlens.adapters import (
+    OV,
+    QK,
     W_E,
     W_K,
     W_O,
@@ -45,6 +47,7 @@ from funlens.data import (
     Add,
     Apply,
     Clamp,
+    FactoredMatrix,
     Freeze,
     Interchange,
     Intervention,
@@ -151,6 +154,7 @@ __all__ = [
     "ContextLengthWarning",
     "EVERY",
     "Every",
+    "FactoredMatrix",
     "Freeze",
     "Generation",
     "Interchange",
@@ -158,10 +162,12 @@ __all__ = [
     "Mean",
     "ModelSpec",
     "Noise",
+    "OV",
     "Part",
     "Patch",
     "Project",
     "ProjectOut",
+    "QK",
     "Receipt",
     "Run",
     "RunWithGrads",

@@ -1,5 +1,6 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
+from funlens.adapters._circuits import OV, QK
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
@@ -81,7 +82,9 @@ __all__ = [
     "Machinery",
     "Mlp",
     "NormKind",
+    "OV",
     "Point",
+    "QK",
     "Scaled",
     "Seen",
     "Sizes",

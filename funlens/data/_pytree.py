@@ -12,6 +12,7 @@ import attrs
 from torch.utils import _pytree
 
 from funlens.data._cache import ActivationCache, Receipt
+from funlens.data._factored import FactoredMatrix
 from funlens.data._interventions import (
     Add,
     Apply,
@@ -36,6 +37,7 @@ _TENSORS: Final[Mapping[type, tuple[str, ...]]] = {
     Add: ("vector",),
     Apply: (),
     Clamp: (),
+    FactoredMatrix: ("A", "B"),
     Freeze: ("source",),
     Interchange: ("source", "directions"),
     Mean: ("value",),
