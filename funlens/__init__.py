@@ -17,6 +17,7 @@ from funlens.adapters import (
     W_in,
     W_out,
     W_pos,
+    add_low_rank,
     b_gate,
     b_in,
     b_K,
@@ -26,6 +27,7 @@ from funlens.adapters import (
     b_U,
     b_V,
     from_module,
+    interpolate,
     load,
     sites,
     supported,
@@ -37,6 +39,7 @@ from funlens.adapters import (
     token_position,
     tokenize_and_concatenate,
     tokens_to_directions,
+    with_weights,
 )
 from funlens.analyses import (
     head_scores,
@@ -189,6 +192,7 @@ __all__ = [
     "W_pos",
     "Zero",
     "__version__",
+    "add_low_rank",
     "attn_in",
     "attn_out",
     "attn_proj",
@@ -222,6 +226,7 @@ __all__ = [
     "head_result",
     "head_scores",
     "instrumented",
+    "interpolate",
     "k",
     "ln1_normalized",
     "ln1_scale",
@@ -278,5 +283,6 @@ __all__ = [
     "tokens_to_directions",
     "v",
     "verify",
+    "with_weights",
     "z",
 ]

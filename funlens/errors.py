@@ -30,7 +30,7 @@ Fields are plain values, so that the errors pickle; they compare by identity.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -61,6 +61,7 @@ __all__ = [
     "UnsupportedConfigError",
     "UserFunctionError",
     "nearest",
+    "raise_all",
 ]
 
 
@@ -361,3 +362,12 @@ class LoadError(FunlensError):
 @attrs.frozen
 class GatedModelError(LoadError):
     """The repository asks for an agreement first."""
+
+
+def raise_all(faults: Sequence[FunlensError]) -> None:
+    """Raise one fault as it is, several as a group, none not at all."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        message = f"{len(faults)} faults in what was asked for"
+        raise ExceptionGroup(message, list(faults))

@@ -44,6 +44,13 @@ from funlens.adapters._views import (
     unless_same,
     with_scale,
 )
+from funlens.adapters._weight_edits import (
+    add_low_rank,
+    exchanged,
+    interpolate,
+    weights_of,
+    with_weights,
+)
 from funlens.adapters._weights import (
     W_E,
     W_K,
@@ -105,6 +112,7 @@ __all__ = [
     "W_out",
     "W_pos",
     "Whole",
+    "add_low_rank",
     "b_K",
     "b_O",
     "b_Q",
@@ -113,11 +121,13 @@ __all__ = [
     "b_gate",
     "b_in",
     "b_out",
+    "exchanged",
     "find",
     "from_module",
     "generation_options",
     "head_results",
     "input_by_output",
+    "interpolate",
     "load",
     "norm_scale",
     "padding_mask",
@@ -134,5 +144,7 @@ __all__ = [
     "tokens_to_directions",
     "unless_same",
     "versions",
+    "weights_of",
     "with_scale",
+    "with_weights",
 ]

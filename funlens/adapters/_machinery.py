@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from funlens.adapters._language import Architecture
-from funlens.adapters._skeleton import ATTENTION, bare_copy, tapped_copy
+from funlens.adapters._skeleton import ATTENTION, tapped_copy
 from funlens.adapters._taps import Sizes, Tap, find, is_centered
 from funlens.data import Site, SiteInfo
 
@@ -121,12 +121,3 @@ class Machinery:
         finally:
             with self._lock:
                 self._spare[apart].append(module)
-
-    def with_tensors(self, replaced: Mapping[str, Tensor]) -> nn.Module:
-        """Copy the structure with some parameters replaced, tied ones together."""
-        named = dict(self.module.named_parameters(remove_duplicate=False))
-        memo = {
-            id(named[name]): nn.Parameter(value, requires_grad=False)
-            for name, value in replaced.items()
-        }
-        return bare_copy(self.module, dict(memo))
