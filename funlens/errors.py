@@ -5,7 +5,8 @@ The family::
     FunlensError
     ├── SpecError (ValueError)
     │   ├── UnsupportedArchitectureError
-    │   └── UnsupportedConfigError
+    │   ├── UnsupportedConfigError
+    │   └── LogProbsMovedError
     ├── SiteError (LookupError)
     │   ├── SiteNotFoundError
     │   ├── SiteNotCachedError (also KeyError)
@@ -44,6 +45,7 @@ __all__ = [
     "InputError",
     "InterventionError",
     "LoadError",
+    "LogProbsMovedError",
     "NeverActedError",
     "NonFiniteError",
     "NotSerializableError",
@@ -110,6 +112,27 @@ class UnsupportedConfigError(SpecError):
         return (
             f"this {self.model_type} model cannot be used: {self.problem}. "
             f"{self.advice}"
+        )
+
+
+@attrs.frozen
+class LogProbsMovedError(SpecError):
+    """A way of writing the weights that means the same did not mean the same."""
+
+    function: str
+    model_type: str
+    moved: float
+    tolerance: float
+    where: str
+
+    def __str__(self) -> str:
+        """Say by how much, where, and what it tells."""
+        return (
+            f"{self.function} would move log-probabilities of this {self.model_type} "
+            f"model by {self.moved:.3g} nats at {self.where}. "
+            f"Expected at most {self.tolerance:.3g}, which rounding explains. "
+            "Use the weights as they are: the model does something between them that "
+            "its table does not tell."
         )
 
 

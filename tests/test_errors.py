@@ -19,6 +19,8 @@ _VALUES = {
     "shape": (2, 7),
     "expected": "some",
     "axes": ("batch", "pos"),
+    "moved": 0.5,
+    "tolerance": 0.0001,
 }
 
 

@@ -1,6 +1,8 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
 from funlens.adapters._circuits import OV, QK
+from funlens.adapters._draft import Draft
+from funlens.adapters._experts import stack_of
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
@@ -15,8 +17,19 @@ from funlens.adapters._language import (
 )
 from funlens.adapters._load import ContextLengthWarning, load
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._norms import NormForm, form_of, norm_form
 from funlens.adapters._registry import from_module, replaced, sites, supported
 from funlens.adapters._skeleton import ACTIVE, Active, Point, Seen
+from funlens.adapters._stream import (
+    Matrix,
+    StreamNorm,
+    StreamWriter,
+    bare_readers,
+    matrix_at,
+    refusal,
+    stream_norms,
+    stream_writers,
+)
 from funlens.adapters._taps import Sizes, Tap, find
 from funlens.adapters._tokens import (
     padding_mask,
@@ -81,13 +94,16 @@ __all__ = [
     "BeforeSink",
     "Block",
     "ContextLengthWarning",
+    "Draft",
     "EveryRow",
     "Experts",
     "Fused",
     "Half",
     "Heads",
     "Machinery",
+    "Matrix",
     "Mlp",
+    "NormForm",
     "NormKind",
     "OV",
     "Point",
@@ -98,6 +114,8 @@ __all__ = [
     "Slots",
     "Stack",
     "StateSpace",
+    "StreamNorm",
+    "StreamWriter",
     "Swapped",
     "Tap",
     "W_E",
@@ -121,18 +139,26 @@ __all__ = [
     "b_gate",
     "b_in",
     "b_out",
+    "bare_readers",
     "exchanged",
     "find",
+    "form_of",
     "from_module",
     "generation_options",
     "head_results",
     "input_by_output",
     "interpolate",
     "load",
+    "matrix_at",
+    "norm_form",
     "norm_scale",
     "padding_mask",
+    "refusal",
     "replaced",
     "sites",
+    "stack_of",
+    "stream_norms",
+    "stream_writers",
     "supported",
     "to_single_token",
     "to_str_tokens",

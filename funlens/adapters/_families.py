@@ -456,6 +456,7 @@ def _t5_stack(name: str, *, last: int) -> Stack:
         block=Block(
             ln1="layer.0.layer_norm",
             attention=_t5_attention(0, "SelfAttention"),
+            ln_cross="layer.1.layer_norm" if last == 2 else "",  # noqa: PLR2004 -- self, cross, dense
             cross=_t5_attention(1, "EncDecAttention") if last == 2 else None,  # noqa: PLR2004 -- self, cross, dense
             can_skip=False,
             mid=("in", f"layer.{last}"),

@@ -136,6 +136,7 @@ class Block:
         ln1: Norm before attention.
         attention: Self-attention, if the layer has it.
         ln1_post: Norm of what attention returns, before it is added.
+        ln_cross: Norm before the attention over an encoder's output.
         cross: Attention over an encoder's output.
         mid: Module that the stream between attention and MLP enters or leaves, as
             `("in", path)` or `("out", path)`, where it is not the input of `ln2`.
@@ -153,6 +154,7 @@ class Block:
     ln1: str = ""
     attention: Attention | None = None
     ln1_post: str = ""
+    ln_cross: str = ""
     cross: Attention | None = None
     mid: tuple[Literal["in", "out"], str] | None = None
     ln2: str = ""

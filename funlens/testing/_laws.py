@@ -18,8 +18,9 @@ from funlens.data import (
     Site,
     Zero,
 )
-from funlens.engine import run, run_with_cache
+from funlens.engine import KEPT, run, run_with_cache
 from funlens.errors import InputError
+from funlens.testing._law_weights import processing_moves
 
 TOLERANCE: Final[Mapping[torch.dtype, float]] = {
     torch.float64: 1e-10,  # sums of a few hundred terms of size 1
@@ -421,6 +422,14 @@ def _unchanged(subject: _Subject) -> LawResult:
     return _worst("nothing else changed", found, 0.0)
 
 
+@torch.no_grad()
+def _processing(subject: _Subject) -> LawResult:
+    law = "weight processing keeps log-probabilities, and the spec as it was"
+    found, refused = processing_moves(subject.spec, subject.inputs)
+    result = _worst(law, found, KEPT[subject.spec.dtype])
+    return attrs.evolve(result, note="; ".join(filter(None, (result.note, *refused))))
+
+
 LAWS: Final[tuple[Callable[[_Subject], LawResult], ...]] = (
     _same_logits,
     _blocks_join,
@@ -435,5 +444,6 @@ LAWS: Final[tuple[Callable[[_Subject], LawResult], ...]] = (
     _batch,
     _padding,
     _unchanged,
+    _processing,
 )
 """Every law that `verify` checks, in order."""
