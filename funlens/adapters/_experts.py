@@ -24,7 +24,8 @@ def mixture_of(machinery: Machinery, layer: int, stack: str) -> Experts | None:
     path = f"{stack_of(machinery, stack).blocks}.{layer}"
     every = stack_of(machinery, stack).block.mlp
     mixtures = (words for words in every if isinstance(words, Experts))
-    return next(words for words in mixtures if tap.path == f"{path}.{words.router}")
+    found = (words for words in mixtures if tap.path == f"{path}.{words.router}")
+    return next(found, None)
 
 
 def experts_at(machinery: Machinery, words: Experts, path: str) -> nn.Module:

@@ -122,7 +122,8 @@ def verify(
             spec's own copy of the structure without taps if left out.
 
     Returns:
-        A certificate with one row for each law. Costs two forwards for each site.
+        A certificate with one row for each law. Costs two forwards for each site, and
+        memory for a second set of weights.
     """
     given = _inputs(spec, inputs)
     logits, cache = run_with_cache(spec, given)

@@ -160,7 +160,8 @@ def test_whole_numbers_are_not_mixed() -> None:
     for at, module in enumerate(modules):
         module.register_buffer("index", torch.tensor([at]))
     one, other = (fl.from_module(module) for module in modules)
-    assert fl.interpolate(one, one, 0.5)
+    other_of_same = copy.deepcopy(modules[0])
+    assert fl.interpolate(one, fl.from_module(other_of_same), 0.5)
     with pytest.raises(fl.errors.InputError, match="whole numbers"):
         fl.interpolate(one, other, 0.5)
 

@@ -7,10 +7,12 @@ from typing import Any, Final
 import pytest
 import torch
 import torch.nn.functional as F
+from attrs import evolve
 from torch import Tensor, nn
 
 import funlens as fl
 from funlens.adapters import find
+from funlens.adapters._experts import expert_weight
 from funlens.testing import FOUNDATION, tiny_hf_model, tiny_inputs
 
 NAMES: Final = [recipe.name for recipe in FOUNDATION]
@@ -288,6 +290,16 @@ def test_layers_that_differ_are_asked_for_one_by_one() -> None:
     assert (4, 16, 8) == tuple(fl.W_in(spec, 1).shape)
 
 
+def test_layers_on_several_devices_are_asked_for_one_by_one() -> None:
+    """No layer is moved to another's device without a word."""
+    module: Any = tiny_hf_model("llama")
+    module.model.layers[1].to("meta")
+    spec = fl.from_module(module)
+    with pytest.raises(fl.errors.UnsupportedConfigError, match="cpu, meta"):
+        fl.W_Q(spec)
+    assert "meta" == fl.W_Q(spec, 1).device.type
+
+
 @pytest.mark.parametrize("layer", [-1, 2])
 def test_a_layer_that_is_not_there_is_refused(layer: int) -> None:
     """Layers count from 0, and negative ones are not wrapped."""
@@ -306,8 +318,6 @@ def test_a_stack_that_is_not_there_is_refused() -> None:
 
 def test_experts_that_no_table_describes_are_refused() -> None:
     """A table that does not say where experts are gives no guess."""
-    from attrs import evolve
-
     module = tiny_hf_model("mixtral")
     arch = fl.from_module(module).engine.arch
     block = arch.main.block
@@ -316,3 +326,37 @@ def test_experts_that_no_table_describes_are_refused() -> None:
     spec = fl.from_module(module, adapter=evolve(arch, main=main))
     with pytest.raises(fl.errors.UnsupportedConfigError, match="experts of model"):
         fl.W_in(spec)
+
+
+class Experts(nn.Module):
+    """Two experts without a gate, or with quantized weights."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        weight = torch.zeros(2, 8, 16, dtype=dtype)
+        self.up_proj = nn.Parameter(weight, requires_grad=False)
+
+
+def test_experts_without_a_gate_have_none() -> None:
+    """Their first projection is whole."""
+    words = fl.from_module(tiny_hf_model("mixtral")).engine.arch.main.block.mlp[0]
+    experts = Experts(torch.float32)
+    assert (2, 16, 8) == tuple(expert_weight(experts, words, "mlp_pre").shape)
+    with pytest.raises(fl.errors.UnsupportedConfigError, match="no gate"):
+        expert_weight(experts, words, "mlp_gate")
+
+
+def test_quantized_experts_are_refused() -> None:
+    """Their numbers are not weights."""
+    words = fl.from_module(tiny_hf_model("mixtral")).engine.arch.main.block.mlp[0]
+    with pytest.raises(fl.errors.UnsupportedConfigError, match="plain up_proj"):
+        expert_weight(Experts(torch.int8), words, "mlp_pre")
+
+
+def test_an_embedding_that_holds_no_weight_is_refused() -> None:
+    """A table may name a module that computes its positions."""
+    module = tiny_hf_model("gpt2")
+    arch = fl.from_module(module).engine.arch
+    computed = evolve(arch, main=evolve(arch.main, pos_embed="transformer.drop"))
+    with pytest.raises(fl.errors.OptionError, match="no plain weight"):
+        fl.W_pos(fl.from_module(module, adapter=computed))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import funlens as fl
 from funlens.adapters import (
     Draft,
+    bare_readers,
     form_of,
     matrix_at,
     stream_norms,
@@ -167,6 +168,31 @@ def test_folded_norms_only_normalize(name: str) -> None:
             assert draft.matrix(matrix).mean(-2).abs().max() < CLOSE
 
 
+# Norms behind what writes, of the embedding, and of queries and keys.
+LEFT: Final[dict[str, tuple[str, ...]]] = {
+    "bloom": ("word_embeddings_layernorm",),
+    "cohere-qk_norm": ("q_norm",),
+    "gemma2": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "gemma3_text": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "olmo2": ("post_attention_layernorm", "post_feedforward_layernorm", "q_norm"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(POSSIBLE["fold_layer_norm"]))
+def test_no_norm_of_the_stream_is_forgotten(name: str) -> None:
+    """Every module that is called a norm, and is as wide as the stream, was folded."""
+    spec = fl.from_module(built(name))
+    folded = {norm.path for norm in stream_norms(spec)}
+    wide = {
+        path
+        for path, module in spec.module.named_modules()
+        if "norm" in type(module).__name__.lower()
+        and [*map(torch.numel, module.parameters())][:1] in ([spec.d_model], [])
+        and not path.endswith(LEFT.get(name, ()))
+    }
+    assert wide == folded
+
+
 @pytest.mark.parametrize("name", LAYER_NORM)
 def test_a_centered_stream_has_no_mean(name: str) -> None:
     """Everything that is added to the stream has mean 0, so the stream has."""
@@ -287,6 +313,15 @@ def test_sinks_that_were_not_told_are_found_out() -> None:
         fl.fold_value_biases(spec)
 
 
+def test_clamped_values_keep_their_biases() -> None:
+    """What arrives of a bias behind which values are clamped is not the bias."""
+    module: Any = built("olmo")
+    projection = module.model.layers[0].self_attn.v_proj
+    projection.bias = nn.Parameter(torch.ones(projection.out_features))
+    with pytest.raises(UnsupportedConfigError, match="clamped"):
+        fl.fold_value_biases(fl.from_module(module))
+
+
 def test_what_reads_a_norm_must_be_described() -> None:
     """A table without the MLP leaves a norm whose readers nobody knows."""
     with pytest.raises(UnsupportedConfigError, match="what reads the norm"):
@@ -315,22 +350,57 @@ def test_a_norm_behind_what_writes_is_refused() -> None:
         stream_writers(spec)
 
 
-class Twice(nn.Module):
+@pytest.mark.parametrize("name", NAMES)
+def test_writers_are_as_wide_as_the_stream(name: str) -> None:
+    """Matrices of every layer, experts and shared ones included."""
+    spec = fl.from_module(built(name))
+    if name in {"bloom", "gemma2", "gemma3_text", "olmo2"}:
+        with pytest.raises(UnsupportedConfigError, match="norm"):
+            stream_writers(spec)
+        return
+    draft, writers = Draft(spec), stream_writers(spec)
+    assert {spec.d_model} == {draft.matrix(w.matrix).shape[-1] for w in writers}
+    added = {"attn_out", "cross_out", "mlp_out", "ssm_out", "embed", "pos_embed"}
+    expected = {info.site for info in spec.sites if info.site.part in added}
+    assert expected == {writer.site for writer in writers}
+
+
+def test_experts_write_to_the_stream() -> None:
+    """All of them, in one tensor, and the shared one beside."""
+    spec = fl.from_module(built("qwen2_moe"))
+    found = [w.matrix.weight for w in stream_writers(spec) if w.site == fl.mlp_out(1)]
+    mlp = "model.layers.1.mlp"
+    ends = ("experts.down_proj", "shared_expert.down_proj.weight")
+    assert [f"{mlp}.{end}" for end in ends] == found
+
+
+def test_cross_attention_without_a_norm_is_a_bare_reader() -> None:
+    """It is named by its site."""
+    assert () == bare_readers(fl.from_module(built("t5")))
+    bare = bare_readers(changed_block("t5", ln_cross=""))
+    assert ("cross_q.0", "cross_q.1", "cross_q.2") == bare
+
+
+class Odd(nn.Module):
     """A norm of no known kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, more: float, twice: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(16))
+        self.bias = nn.Parameter(torch.ones(16))
+        self.more, self.factor = more, 1 + twice
 
     def forward(self, entered: Tensor) -> Tensor:
-        """Square the gain."""
-        return nn.functional.layer_norm(entered, (16,)) * (self.weight + 0.5)
+        """Use another gain than the weight, or another bias than the bias."""
+        normalized = nn.functional.layer_norm(entered, (16,))
+        return normalized * (self.weight + self.more) + self.factor * self.bias
 
 
-def test_a_norm_of_another_kind_is_refused() -> None:
+@pytest.mark.parametrize(("more", "twice"), [(0.5, False), (0.0, True)])
+def test_a_norm_of_another_kind_is_refused(more: float, *, twice: bool) -> None:
     """What it does is found by asking it, not by its name."""
     module: Any = built("gpt2")
-    module.transformer.h[0].ln_1 = Twice()
+    module.transformer.h[0].ln_1 = Odd(more=more, twice=twice)
     with pytest.raises(UnsupportedConfigError, match="neither a layer norm"):
         fl.fold_layer_norm(fl.from_module(module))
 
