@@ -44,10 +44,21 @@ def experts_at(machinery: Machinery, words: Experts, path: str) -> nn.Module:
 
 
 def matrix_name(experts: nn.Module, part: str) -> str:
-    """Name the parameter that a part's weights lie in."""
-    if part == "mlp_proj":
-        return "down_proj"
-    return "gate_up_proj" if hasattr(experts, "gate_up_proj") else "up_proj"
+    """Name the parameter that a part's weights lie in.
+
+    Raises:
+        UnsupportedConfigError: It is quantized, or not there.
+    """
+    first = "gate_up_proj" if hasattr(experts, "gate_up_proj") else "up_proj"
+    name = "down_proj" if part == "mlp_proj" else first
+    raw = getattr(experts, name, None)
+    if not isinstance(raw, Tensor) or not raw.is_floating_point():
+        raise UnsupportedConfigError(
+            type(experts).__name__,
+            f"it holds no plain {name}",
+            "Load the model without quantization to look at weights.",
+        )
+    return name
 
 
 def expert_weight(experts: nn.Module, words: Experts, part: str) -> Tensor:
@@ -57,13 +68,7 @@ def expert_weight(experts: nn.Module, words: Experts, part: str) -> Tensor:
         UnsupportedConfigError: They are quantized, or have no gate.
     """
     name = matrix_name(experts, part)
-    raw = getattr(experts, name, None)
-    if not isinstance(raw, Tensor) or not raw.is_floating_point():
-        raise UnsupportedConfigError(
-            type(experts).__name__,
-            f"it holds no plain {name}",
-            "Load the model without quantization to look at weights.",
-        )
+    raw: Tensor = getattr(experts, name)
     return _half(raw if words.input_first else raw.mT, words, name, part)
 
 

@@ -184,8 +184,8 @@ def _note_untying(module: Any) -> None:
     config = module.config
     if not getattr(config, "tie_word_embeddings", False):
         return
-    last = module.get_output_embeddings()
-    if last is not None and last.weight is not module.get_input_embeddings().weight:
+    last = getattr(module.get_output_embeddings(), "weight", None)
+    if last is not None and last is not module.get_input_embeddings().weight:
         config.tie_word_embeddings = False
 
 

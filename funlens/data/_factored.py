@@ -53,8 +53,8 @@ class FactoredMatrix:
         [10.0, 10.0, 10.0]
     """
 
-    A: Float[Tensor, "*#batch row mid"]
-    B: Float[Tensor, "*#batch mid column"]
+    A: Float[Tensor, "... row mid"]
+    B: Float[Tensor, "... mid column"]
 
     def __attrs_post_init__(self) -> None:
         """Check that the factors fit, and give them the same leading axes."""

@@ -38,8 +38,8 @@ def center_writing_weights(
             the mean; the error gives the reason.
         LogProbsMovedError: Log-probabilities would not stay the same.
     """
-    _check_centered(spec)
     draft = Draft(spec)
+    _check_centered(spec)
     for writer in stream_writers(spec):
         weight = draft.matrix(writer.matrix)
         draft.set_matrix(writer.matrix, weight - weight.mean(-1, keepdim=True))

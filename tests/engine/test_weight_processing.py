@@ -374,6 +374,16 @@ def test_experts_write_to_the_stream() -> None:
     assert [f"{mlp}.{end}" for end in ends] == found
 
 
+def test_quantized_experts_are_refused() -> None:
+    """Their numbers are not weights."""
+    module: Any = built("mixtral")
+    experts = module.model.layers[1].mlp.experts
+    packed = torch.zeros(4, 64, 16, dtype=torch.int8)
+    experts.gate_up_proj = nn.Parameter(packed, requires_grad=False)
+    with pytest.raises(UnsupportedConfigError, match="no plain gate_up_proj"):
+        fl.fold_layer_norm(fl.from_module(module))
+
+
 def test_cross_attention_without_a_norm_is_a_bare_reader() -> None:
     """It is named by its site."""
     assert () == bare_readers(fl.from_module(built("t5")))
@@ -439,8 +449,9 @@ def test_weights_that_are_not_in_memory_are_refused() -> None:
     """Offloaded ones, say."""
     module: Any = built("llama")
     module.lm_head.weight = nn.Parameter(torch.empty(32, 16, device="meta"))
-    with pytest.raises(UnsupportedConfigError, match=r"lm_head\.weight is not in mem"):
-        fl.fold_layer_norm(fl.from_module(module))
+    for process in (fl.fold_layer_norm, fl.center_writing_weights, fl.center_unembed):
+        with pytest.raises(UnsupportedConfigError, match=r"head\.weight is not in mem"):
+            process(fl.from_module(module))
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:
