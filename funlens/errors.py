@@ -5,7 +5,8 @@ The family::
     FunlensError
     ├── SpecError (ValueError)
     │   ├── UnsupportedArchitectureError
-    │   └── UnsupportedConfigError
+    │   ├── UnsupportedConfigError
+    │   └── LogProbsMovedError
     ├── SiteError (LookupError)
     │   ├── SiteNotFoundError
     │   ├── SiteNotCachedError (also KeyError)
@@ -30,7 +31,7 @@ Fields are plain values, so that the errors pickle; they compare by identity.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -44,6 +45,7 @@ __all__ = [
     "InputError",
     "InterventionError",
     "LoadError",
+    "LogProbsMovedError",
     "NeverActedError",
     "NonFiniteError",
     "NotSerializableError",
@@ -61,6 +63,7 @@ __all__ = [
     "UnsupportedConfigError",
     "UserFunctionError",
     "nearest",
+    "raise_all",
 ]
 
 
@@ -109,6 +112,27 @@ class UnsupportedConfigError(SpecError):
         return (
             f"this {self.model_type} model cannot be used: {self.problem}. "
             f"{self.advice}"
+        )
+
+
+@attrs.frozen
+class LogProbsMovedError(SpecError):
+    """A way of writing the weights that means the same did not mean the same."""
+
+    function: str
+    model_type: str
+    moved: float
+    tolerance: float
+    where: str
+
+    def __str__(self) -> str:
+        """Say by how much, where, and what it tells."""
+        return (
+            f"{self.function} would move log-probabilities of this {self.model_type} "
+            f"model by {self.moved:.3g} nats at {self.where}. "
+            f"Expected at most {self.tolerance:.3g}, which rounding explains. "
+            "Use the weights as they are: the model does something between them that "
+            "its table does not tell."
         )
 
 
@@ -361,3 +385,12 @@ class LoadError(FunlensError):
 @attrs.frozen
 class GatedModelError(LoadError):
     """The repository asks for an agreement first."""
+
+
+def raise_all(faults: Sequence[FunlensError]) -> None:
+    """Raise one fault as it is, several as a group, none not at all."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        message = f"{len(faults)} faults in what was asked for"
+        raise ExceptionGroup(message, list(faults))

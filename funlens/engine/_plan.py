@@ -36,6 +36,7 @@ from funlens.errors import (
     ShapeError,
     SiteNotFoundError,
     nearest,
+    raise_all,
 )
 
 _MOST_PLANS: Final = 32  # a spec is asked for few kinds of capture
@@ -271,15 +272,6 @@ def make_plan(
     if not interventions and is_fixed and len(machinery.plans) < _MOST_PLANS:
         machinery.plans[captured] = plan
     return plan
-
-
-def raise_all(faults: Sequence[FunlensError]) -> None:
-    """Raise one fault as it is, several as a group."""
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        message = f"{len(faults)} faults in what was asked for"
-        raise ExceptionGroup(message, list(faults))
 
 
 def _records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
