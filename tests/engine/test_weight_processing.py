@@ -371,7 +371,11 @@ def test_heads_that_are_more_than_their_weights_are_refused() -> None:
         fl.refactor_factored_attention(spec)
 
 
-EVERY_CAUSAL: Final = [row.name for row in CAUSAL if row.model_type in fl.supported()]
+EVERY_CAUSAL: Final = [
+    row.name
+    for row in CAUSAL
+    if row.model_type in fl.supported() and row.name != "rwkv-rescaled"  # has no spec
+]
 
 
 @pytest.mark.architectures

@@ -1,4 +1,4 @@
-"""Law 8 measures what it says, and finds out what breaks it."""
+"""The law of weights measures what it says, and finds out what breaks it."""
 
 from collections.abc import Callable
 from typing import Any
