@@ -6,6 +6,7 @@ The family::
     ├── SpecError (ValueError)
     │   ├── UnsupportedArchitectureError
     │   ├── UnsupportedConfigError
+    │   ├── LogProbsMovedError
     │   └── NotInferredError
     ├── SiteError (LookupError)
     │   ├── SiteNotFoundError
@@ -31,7 +32,7 @@ Fields are plain values, so that the errors pickle; they compare by identity.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -45,6 +46,7 @@ __all__ = [
     "InputError",
     "InterventionError",
     "LoadError",
+    "LogProbsMovedError",
     "NeverActedError",
     "NonFiniteError",
     "NotInferredError",
@@ -63,6 +65,7 @@ __all__ = [
     "UnsupportedConfigError",
     "UserFunctionError",
     "nearest",
+    "raise_all",
 ]
 
 
@@ -128,6 +131,27 @@ class NotInferredError(SpecError):
             f"the sites of this {self.model_type} model cannot be inferred: {tried}. "
             "Expected a known way to spell a transformer on which the laws hold. "
             "Write a table for it and pass it with `adapter=`."
+        )
+
+
+@attrs.frozen
+class LogProbsMovedError(SpecError):
+    """A way of writing the weights that means the same did not mean the same."""
+
+    function: str
+    model_type: str
+    moved: float
+    tolerance: float
+    where: str
+
+    def __str__(self) -> str:
+        """Say by how much, where, and what it tells."""
+        return (
+            f"{self.function} would move log-probabilities of this {self.model_type} "
+            f"model by {self.moved:.3g} nats at {self.where}. "
+            f"Expected at most {self.tolerance:.3g}, which rounding explains. "
+            "Use the weights as they are: the model does something between them that "
+            "its table does not tell."
         )
 
 
@@ -380,3 +404,12 @@ class LoadError(FunlensError):
 @attrs.frozen
 class GatedModelError(LoadError):
     """The repository asks for an agreement first."""
+
+
+def raise_all(faults: Sequence[FunlensError]) -> None:
+    """Raise one fault as it is, several as a group, none not at all."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        message = f"{len(faults)} faults in what was asked for"
+        raise ExceptionGroup(message, list(faults))

@@ -1,6 +1,8 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
 from funlens.adapters._active import ACTIVE, Active, Point, Seen
+from funlens.adapters._circuits import OV, QK
+from funlens.adapters._draft import Draft
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
@@ -16,7 +18,19 @@ from funlens.adapters._language import (
 )
 from funlens.adapters._load import ContextLengthWarning, load
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._norms import NormForm, form_of
 from funlens.adapters._registry import from_module, replaced, sites, supported
+from funlens.adapters._stream import (
+    Matrix,
+    StreamNorm,
+    StreamWriter,
+    bare_readers,
+    matrix_at,
+    processed,
+    refusal,
+    stream_norms,
+    stream_writers,
+)
 from funlens.adapters._taps import Tap
 from funlens.adapters._tokens import (
     padding_mask,
@@ -53,6 +67,13 @@ from funlens.adapters._views import (
     unless_same,
     with_scale,
 )
+from funlens.adapters._weight_edits import (
+    add_low_rank,
+    exchanged,
+    interpolate,
+    weights_of,
+    with_weights,
+)
 from funlens.adapters._weights import (
     W_E,
     W_K,
@@ -60,15 +81,18 @@ from funlens.adapters._weights import (
     W_Q,
     W_U,
     W_V,
+    W_E_pos,
     W_gate,
     W_in,
     W_out,
     W_pos,
+    b_gate,
     b_in,
     b_K,
     b_O,
     b_out,
     b_Q,
+    b_U,
     b_V,
 )
 
@@ -81,25 +105,34 @@ __all__ = [
     "BeforeSink",
     "Block",
     "ContextLengthWarning",
+    "Draft",
     "EveryRow",
     "Experts",
     "Fused",
     "Half",
     "Heads",
     "Machinery",
+    "Matrix",
+    "Mixer",
     "Mlp",
+    "NormForm",
+    "OV",
     "Path",
     "Point",
+    "QK",
     "Scaled",
     "Seen",
     "Sizes",
     "Slots",
     "Stack",
-    "Mixer",
+    "StreamNorm",
+    "StreamWriter",
     "Swapped",
     "Tap",
+    "Tokens",
     "ToyConfig",
     "W_E",
+    "W_E_pos",
     "W_K",
     "W_O",
     "W_Q",
@@ -109,28 +142,39 @@ __all__ = [
     "W_in",
     "W_out",
     "W_pos",
-    "Tokens",
     "Whole",
     "active_transforms",
+    "add_low_rank",
     "b_K",
     "b_O",
     "b_Q",
+    "b_U",
     "b_V",
+    "b_gate",
     "b_in",
     "b_out",
+    "bare_readers",
+    "exchanged",
     "find",
+    "form_of",
     "from_module",
     "from_tracr",
     "generation_options",
     "head_results",
     "input_by_output",
+    "interpolate",
     "is_forward_mode",
     "is_functional",
     "load",
+    "matrix_at",
     "norm_scale",
     "padding_mask",
+    "processed",
+    "refusal",
     "replaced",
     "sites",
+    "stream_norms",
+    "stream_writers",
     "supported",
     "to_single_token",
     "to_str_tokens",
@@ -145,5 +189,7 @@ __all__ = [
     "tracr_outputs",
     "unless_same",
     "versions",
+    "weights_of",
     "with_scale",
+    "with_weights",
 ]

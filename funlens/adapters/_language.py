@@ -186,6 +186,7 @@ class Block:
         attention: Self-attention.
         mixer: A recurrence or convolution, instead of attention or beside it.
         ln1_post: Norm of what attention returns, before it is added.
+        ln_cross: Norm before the attention over an encoder's output.
         cross: Attention over an encoder's output.
         mid: Module that the stream between attention and MLP enters or leaves, as
             `("in", path)` or `("out", path)`, where it is not the input of `ln2`.
@@ -207,6 +208,7 @@ class Block:
     attention: tuple[Attention, ...] = ()
     mixer: tuple[Mixer, ...] = ()
     ln1_post: Path = ""
+    ln_cross: Path = ""
     cross: tuple[Attention, ...] = ()
     mid: tuple[Literal["in", "out"], str] | None = None
     ln2: Path = ""

@@ -22,6 +22,7 @@ _WIDE: Final = frozenset(
         "attn_scores",
         "cross_pattern",
         "cross_scores",
+        "expert_out",
         "pattern",
         "rot_k",
         "rot_q",
@@ -195,12 +196,3 @@ class Machinery:
         finally:
             with self._lock:
                 self._spare[apart].append(module)
-
-    def with_tensors(self, replaced: Mapping[str, Tensor]) -> nn.Module:
-        """Copy the structure with some parameters replaced, tied ones together."""
-        named = dict(self.module.named_parameters(remove_duplicate=False))
-        memo = {
-            id(named[name]): nn.Parameter(value, requires_grad=False)
-            for name, value in replaced.items()
-        }
-        return bare_copy(self.module, dict(memo))

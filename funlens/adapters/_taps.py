@@ -161,7 +161,7 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         _Layer(
             binder=binder,
             config=config,
-            block=_kind(binder, stack, path),
+            block=kind_of(binder, stack, path),
             path=path,
             stack=name,
             layer=layer,
@@ -194,7 +194,7 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         yield model_tap("ln_final_normalized", ln_final, "out")
 
 
-def _kind(binder: Binder, stack: Stack, path: str) -> Block:
+def kind_of(binder: Binder, stack: Stack, path: str) -> Block:
     """Pick what one block of a stack looks like."""
     for block in stack.kinds:
         if not block.needs or binder.at(block.needs, path):

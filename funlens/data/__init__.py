@@ -3,6 +3,7 @@
 import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._concatenate import concatenate_caches
+from funlens.data._factored import FactoredMatrix, Svd
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
 from funlens.data._interventions import (
     DECIDING,
@@ -68,6 +69,7 @@ __all__ = [
     "BosPolicy",
     "Clamp",
     "DECIDING",
+    "FactoredMatrix",
     "ForwardEdit",
     "Freeze",
     "Generated",
@@ -98,6 +100,7 @@ __all__ = [
     "SiteLike",
     "Span",
     "Splice",
+    "Svd",
     "Zero",
     "axes_of",
     "axis_of",

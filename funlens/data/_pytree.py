@@ -12,6 +12,7 @@ import attrs
 from torch.utils import _pytree
 
 from funlens.data._cache import ActivationCache, Receipt
+from funlens.data._factored import FactoredMatrix
 from funlens.data._interventions import (
     Add,
     Apply,
@@ -38,6 +39,7 @@ _TENSORS: Final[Mapping[type, tuple[str, ...]]] = {
     Apply: (),
     Backward: ("edit",),
     Clamp: (),
+    FactoredMatrix: ("A", "B"),
     Freeze: ("source",),
     Interchange: ("source", "directions"),
     Mean: ("value",),

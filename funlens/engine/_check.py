@@ -20,11 +20,10 @@ from funlens.engine._plan import (
     make_plan,
     named,
     placed,
-    raise_all,
     records,
     tap_of,
 )
-from funlens.errors import FunlensError, UserFunctionError
+from funlens.errors import FunlensError, UserFunctionError, raise_all
 
 
 def check(

@@ -42,11 +42,16 @@ from funlens.engine._plan import (
     captured_sites,
     make_plan,
     named,
-    raise_all,
 )
 from funlens.engine._run import cache_of
 from funlens.engine._trace import Trace, with_keys
-from funlens.errors import FunlensError, InputError, OptionError, nearest
+from funlens.errors import (
+    FunlensError,
+    InputError,
+    OptionError,
+    nearest,
+    raise_all,
+)
 from funlens.shapes import Tokens
 
 _OURS: Final = frozenset(

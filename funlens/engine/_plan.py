@@ -36,6 +36,7 @@ from funlens.errors import (
     ShapeError,
     SiteNotFoundError,
     nearest,
+    raise_all,
 )
 
 _MOST_PLANS: Final = 32  # a spec is asked for few kinds of capture
@@ -332,15 +333,6 @@ def gathered(faults: list[FunlensError]) -> Generator[None]:
         faults.extend(
             error for error in group.exceptions if isinstance(error, FunlensError)
         )
-
-
-def raise_all(faults: Sequence[FunlensError]) -> None:
-    """Raise one fault as it is, several as a group."""
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        message = f"{len(faults)} faults in what was asked for"
-        raise ExceptionGroup(message, list(faults))
 
 
 def records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:

@@ -26,6 +26,7 @@ from funlens.testing._laws_sums import (
     writes_sum,
 )
 from funlens.testing._laws_transforms import slopes, vmap_loops
+from funlens.testing._laws_weights import processing
 from funlens.testing._subject import PADS, Certificate, LawResult, Subject
 
 _ROWS: Final = 2
@@ -47,7 +48,8 @@ def verify(
             spec's own copy of the structure without taps if left out.
 
     Returns:
-        A certificate with one row for each law. Costs two forwards for each site.
+        A certificate with one row for each law. Costs two forwards for each site, and
+        memory for a second set of weights.
     """
     given = example_inputs(spec, inputs)
     logits, cache = run_with_cache(spec, given)
@@ -106,5 +108,6 @@ LAWS: Final[tuple[Callable[[Subject], LawResult], ...]] = (
     slopes,
     unchanged,
     stored,
+    processing,
 )
 """Every law that `verify` checks, in order."""
