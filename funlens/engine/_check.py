@@ -76,6 +76,13 @@ def shapes(
 
     Raises:
         FunlensError: The inputs or the sites do not fit the model.
+
+    Examples:
+        >>> import funlens as fl
+        >>> spec = fl.load("builtin:tiny")
+        >>> found = fl.shapes(spec, "The weather is", capture=[fl.z(0, head=1)])
+        >>> found[fl.z(0, head=1)]
+        (1, 4, 32)
     """
     frames = prepare(spec, inputs, attention_mask=attention_mask).frames
     found: dict[Site, tuple[int, ...]] = {}
