@@ -9,7 +9,6 @@ from funlens.engine._loss import loss, loss_per_token
 from funlens.engine._metrics import log_prob_of, logit_diff
 from funlens.engine._on_gradient import on_gradient
 from funlens.engine._plan import EVERY, Every
-from funlens.engine._progress import steps
 from funlens.engine._run import instrumented, run, run_with_cache
 
 __all__ = [
@@ -31,5 +30,4 @@ __all__ = [
     "run_with_cache",
     "run_with_grads",
     "shapes",
-    "steps",
 ]

@@ -18,7 +18,8 @@ from funlens.data import (
     Site,
     Zero,
 )
-from funlens.engine import run, run_with_cache, steps
+from funlens.engine import run, run_with_cache
+from funlens.engine._progress import steps
 from funlens.errors import InputError
 
 TOLERANCE: Final[Mapping[torch.dtype, float]] = {
