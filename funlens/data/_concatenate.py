@@ -28,6 +28,13 @@ def concatenate_caches(caches: Sequence[ActivationCache]) -> ActivationCache:
 
     Raises:
         InputError: There are none, they differ in more than rows, or have no batch.
+
+    Examples:
+        >>> import funlens as fl
+        >>> spec = fl.load("builtin:tiny")
+        >>> runs = [fl.run_with_cache(spec, text) for text in ("A dog", "The sun")]
+        >>> fl.concatenate_caches([run.cache for run in runs])["z.0"].shape[0]
+        2
     """
     if not caches or not caches[0].entries or not caches[0].has_batch:
         raise InputError(

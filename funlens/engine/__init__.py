@@ -14,7 +14,6 @@ from funlens.engine._kept import KEPT
 from funlens.engine._loss import loss, loss_per_token
 from funlens.engine._metrics import log_prob_of, logit_diff
 from funlens.engine._plan import EVERY, Every
-from funlens.engine._progress import steps
 from funlens.engine._refactor_factored_attention import refactor_factored_attention
 from funlens.engine._run import instrumented, run, run_with_cache
 
@@ -42,5 +41,4 @@ __all__ = [
     "run",
     "run_with_cache",
     "run_with_grads",
-    "steps",
 ]

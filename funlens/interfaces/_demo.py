@@ -16,8 +16,8 @@ from funlens.engine import (
     loss_per_token,
     run,
     run_with_cache,
-    steps,
 )
+from funlens.engine._progress import steps
 from funlens.errors import InputError
 
 PROMPT: Final = "When Mary and John went to the store, John gave a drink to"

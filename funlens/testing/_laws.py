@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from funlens.adapters import to_tokens, versions
 from funlens.data import ModelSpec
-from funlens.engine import run_with_cache, steps
+from funlens.engine import run_with_cache
+from funlens.engine._progress import steps
 from funlens.errors import InputError
 from funlens.testing._laws_edits import (
     all_editable,
