@@ -23,8 +23,9 @@ The family::
     │   ├── NonFiniteError
     │   └── NeverActedError
     ├── TokenizerError (ValueError)
-    └── LoadError
-        └── GatedModelError
+    ├── LoadError
+    │   └── GatedModelError
+    └── UnknownRecipeError (LookupError)
 
 Fields are plain values, so that the errors pickle; they compare by identity.
 """
@@ -57,6 +58,7 @@ __all__ = [
     "SiteNotFoundError",
     "SpecError",
     "TokenizerError",
+    "UnknownRecipeError",
     "UnsupportedArchitectureError",
     "UnsupportedConfigError",
     "UserFunctionError",
@@ -361,3 +363,19 @@ class LoadError(FunlensError):
 @attrs.frozen
 class GatedModelError(LoadError):
     """The repository asks for an agreement first."""
+
+
+@attrs.frozen
+class UnknownRecipeError(FunlensError, LookupError):
+    """No recipe of a tiny model has this name."""
+
+    name: str
+    near: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say what was asked for, and the nearest names there are."""
+        return (
+            f"there is no recipe named {self.name!r}. "
+            f"Nearest: {', '.join(self.near) or 'none'}. "
+            "List the names with `funlens.testing.recipe_names()`."
+        )

@@ -1,6 +1,10 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
 from funlens.adapters._active import ACTIVE, Active, Point, Seen
+from funlens.adapters._corpus import tokenize_and_concatenate
+from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
+from funlens.adapters._directions import tokens_to_directions
+from funlens.adapters._encoding import to_single_token, to_tokens
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
@@ -13,21 +17,13 @@ from funlens.adapters._language import (
     Stack,
     StateSpace,
 )
-from funlens.adapters._load import ContextLengthWarning, load
+from funlens.adapters._load import load
+from funlens.adapters._load_config import ContextLengthWarning
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._padding import padding_mask
+from funlens.adapters._positions import token_position
 from funlens.adapters._registry import from_module, replaced, sites, supported
 from funlens.adapters._taps import Sizes, Tap, find
-from funlens.adapters._tokens import (
-    padding_mask,
-    to_single_token,
-    to_str_tokens,
-    to_string,
-    to_strings,
-    to_tokens,
-    token_position,
-    tokenize_and_concatenate,
-    tokens_to_directions,
-)
 from funlens.adapters._transforms import is_forward_mode, is_functional
 from funlens.adapters._views import (
     BeforeSink,

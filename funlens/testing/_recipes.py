@@ -1,13 +1,12 @@
 """Tiny random HuggingFace models of every architecture, built from their configs."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
 import torch
 from torch import Tensor, nn
 
+from funlens.errors import UnknownRecipeError, nearest
 from funlens.testing._recipes_causal import CAUSAL
 from funlens.testing._recipes_config import N_EXPERTS, config_of, special_ids
 from funlens.testing._recipes_foundation import FOUNDATION
@@ -28,22 +27,6 @@ _NOISE_STD: Final = 0.1
 
 # Recurrent layers overflow or die if these are drawn like matrices.
 _JITTERED: Final = frozenset({"A_log"})
-
-
-@attrs.frozen
-class UnknownRecipeError(LookupError):
-    """No recipe has this name."""
-
-    name: str
-    nearest: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """Say what was asked for, and the nearest names there are."""
-        near = ", ".join(self.nearest) or "nothing similar"
-        return (
-            f"there is no recipe named {self.name!r}. Nearest: {near}. "
-            "List the names with `recipe_names()`."
-        )
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -122,8 +105,7 @@ def tiny_inputs(
 def _recipe_named(name: str) -> Recipe:
     """Look a recipe up."""
     if name not in _BY_NAME:
-        near = difflib.get_close_matches(name, _BY_NAME, n=8)
-        raise UnknownRecipeError(name, tuple(near))
+        raise UnknownRecipeError(name, nearest(name, _BY_NAME))
     return _BY_NAME[name]
 
 
