@@ -24,7 +24,11 @@ from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
 from funlens.adapters._registry import from_module, replaced, sites, supported
 from funlens.adapters._taps import Sizes, Tap, find
-from funlens.adapters._transforms import is_forward_mode, is_functional
+from funlens.adapters._transforms import (
+    is_differentiating,
+    is_forward_mode,
+    is_functional,
+)
 from funlens.adapters._views import (
     BeforeSink,
     EveryRow,
@@ -108,6 +112,7 @@ __all__ = [
     "generation_options",
     "head_results",
     "input_by_output",
+    "is_differentiating",
     "is_forward_mode",
     "is_functional",
     "load",

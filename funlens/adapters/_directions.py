@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from funlens.adapters._encoding import to_single_token
+from funlens.adapters._matrices import acting_weight
 from funlens.adapters._taps import find
 from funlens.data import ModelSpec
 from funlens.errors import InputError, UnsupportedConfigError
@@ -49,11 +50,10 @@ def _as_ids(spec: ModelSpec, tokens: str | int | Tensor) -> Tensor:
 def _unembedding(spec: ModelSpec) -> Tensor:
     path: str = spec.engine.arch.unembed
     found = find(spec.module, path) if path else None
-    weight = getattr(found, "weight", None)
-    if not isinstance(weight, Tensor):
+    if found is None:
         raise UnsupportedConfigError(
             spec.model_type,
             "it has no unembedding",
             "Use a model with a language head.",
         )
-    return weight
+    return acting_weight(found)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import torch
@@ -16,6 +16,9 @@ from funlens.adapters._language import Architecture
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Sizes, Tap, find, is_centered
 from funlens.data import Site, SiteInfo
+
+# Their products are no part of a graph: torch warns, and goes on.
+_INTEGER_KERNELS: Final = "torch.ao.nn.quantized"
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
@@ -71,6 +74,13 @@ class Machinery:
         source = embed if embed is not None else self.module
         found = next(source.parameters(), None)
         return torch.device("cpu") if found is None else found.device
+
+    @cached_property
+    def without_derivative(self) -> str:
+        """Name a layer whose gradient torch would give as 0; empty if there is none."""
+        kinds = (type(part) for part in self.module.modules())
+        lost = (kind for kind in kinds if kind.__module__.startswith(_INTEGER_KERNELS))
+        return next((f"quantized {kind.__name__}" for kind in lost), "")
 
     @cached_property
     def _order(self) -> Mapping[Site, int]:

@@ -15,6 +15,7 @@ from funlens.adapters._language import (
     NormKind,
     Stack,
 )
+from funlens.adapters._matrices import unreadable
 from funlens.adapters._views import (
     WHOLE,
     BeforeSink,
@@ -208,6 +209,11 @@ class _Layer:
         """Tell whether the block has a submodule."""
         return bool(path) and self.binder.has(f"{self.path}.{path}")
 
+    def is_readable(self, path: str) -> bool:
+        """Tell whether a submodule's weight can be read, quantized or not."""
+        at = find(self.binder.module, f"{self.path}.{path}")
+        return at is not None and not unreadable(at)
+
     def tap(self, part: str, path: str, side: Side, **more: Any) -> Tap:
         """Make a tap of this layer."""
         at = f"{self.path}.{path}" if path else self.path
@@ -254,7 +260,8 @@ class _Layer:
         yield self.tap("attn_scores", words.path, "scores", view=view)
         yield self.tap("pattern", words.path, "pattern", view=view)
         yield self.tap("z", words.o, "in", view=Heads(sizes.n_heads))
-        yield self.tap("head_result", words.o, "heads", view=Heads(sizes.n_heads))
+        if self.is_readable(words.o):
+            yield self.tap("head_result", words.o, "heads", view=Heads(sizes.n_heads))
         yield self.tap("attn_proj", words.o, "out")
         yield self.added("attn_out", self.block.ln1_post or words.added or words.path)
 

@@ -13,6 +13,16 @@ def is_functional() -> bool:
 
 def is_forward_mode() -> bool:
     """Tell whether a forward-mode derivative is taken, which some kernels have not."""
+    return "Jvp" in _active()
+
+
+def is_differentiating() -> bool:
+    """Tell whether a transform takes a derivative, in either mode."""
+    return not _active().isdisjoint({"Grad", "Jvp"})
+
+
+def _active() -> set[str]:
+    """Name the kinds of transforms that are active."""
     functorch: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
     stack: Any = functorch._functorch.get_interpreter_stack() or ()  # noqa: SLF001 -- as above
-    return any(level.key().name == "Jvp" for level in stack)
+    return {str(level.key().name) for level in stack}

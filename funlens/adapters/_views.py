@@ -4,13 +4,13 @@
 the value did not change, `write` gives back the bits that were there.
 """
 
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.errors import UnsupportedConfigError
+from funlens.adapters._matrices import acting_weight, stored_input_first
 
 
 def _split(tensor: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
@@ -231,21 +231,10 @@ def input_by_output(projection: nn.Module) -> Tensor:
     """Give a projection's weight as `[input, output]`, whichever way it is stored.
 
     HuggingFace's Conv1D stores it so; `nn.Linear` stores the transpose. LoRA layers
-    give the weight they act with.
+    give the weight they act with, quantized ones theirs dequantized where that is it.
 
     Raises:
-        UnsupportedConfigError: The weight is quantized.
+        UnsupportedConfigError: The module acts with no one matrix.
     """
-    base = getattr(projection, "base_layer", projection)
-    weight = getattr(base, "weight", None)
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        raise UnsupportedConfigError(
-            type(base).__name__,
-            "its weight is quantized",
-            "Load the model without quantization to look at weights.",
-        )
-    if base is not projection:
-        lora: Any = projection
-        for name in lora.active_adapters:
-            weight = weight + lora.get_delta_weight(name)
-    return weight if type(base).__name__ == "Conv1D" else weight.mT
+    weight = acting_weight(projection)
+    return weight if stored_input_first(projection) else weight.mT

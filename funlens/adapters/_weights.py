@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._matrices import acting_bias, acting_weight
 from funlens.adapters._taps import find
 from funlens.adapters._views import input_by_output
 from funlens.data import ModelSpec, Site
-from funlens.errors import OptionError, UnsupportedConfigError
+from funlens.errors import UnsupportedConfigError
 
 _OPT_OFFSET = 2  # OPT leaves the first two rows of its positions unused
 
@@ -138,16 +139,12 @@ def _modules(spec: ModelSpec, part: str) -> list[nn.Module]:
 
 
 def _weight(spec: ModelSpec, path: str) -> Tensor:
-    at = _module(spec, path)
-    weight = getattr(at, "weight", None)
-    if not isinstance(weight, Tensor):
-        raise OptionError("spec", f"{path} holds no plain weight")
-    return weight
+    return acting_weight(_module(spec, path))
 
 
 def _bias(at: nn.Module) -> Tensor:
-    bias = getattr(getattr(at, "base_layer", at), "bias", None)
-    if isinstance(bias, Tensor):
+    bias = acting_bias(at)
+    if bias is not None:
         return bias
     weight = input_by_output(at)
     return torch.zeros(weight.shape[-1], dtype=weight.dtype, device=weight.device)

@@ -12,6 +12,7 @@ from funlens.adapters import (
     ACTIVE,
     Machinery,
     Point,
+    is_differentiating,
     is_forward_mode,
     is_functional,
 )
@@ -37,7 +38,7 @@ from funlens.engine._inputs import (
 from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
 from funlens.engine._trace import Stop, Trace
 from funlens.engine._where import resolved
-from funlens.errors import OptionError, ShapeError
+from funlens.errors import OptionError, ShapeError, UnsupportedConfigError
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -251,7 +252,7 @@ def _bare(
     if is_forward_mode():
         plan = make_plan(spec, prepared.frames, ())
         return traced(spec, prepared, plan, options=options)[0]
-    with nullcontext() if _wants_grad((), options) else torch.no_grad():
+    with _recording(spec, grad=_wants_grad((), options)):
         return _called(machinery.module, prepared.kwargs).logits
 
 
@@ -286,6 +287,26 @@ def _check_backward(interventions: Sequence[Intervention], *, grad: bool) -> Non
         raise OptionError(
             "interventions", "one of them changes a gradient: forward mode has none"
         )
+
+
+def _recording(spec: ModelSpec, *, grad: bool) -> AbstractContextManager[Any]:
+    """Record a graph, or none.
+
+    Raises:
+        UnsupportedConfigError: A derivative is taken that would be 0, silently.
+    """
+    if not grad:
+        return torch.no_grad()
+    machinery: Machinery = spec.engine
+    wanted = is_differentiating() or not is_functional()
+    if wanted and machinery.without_derivative:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            f"its {machinery.without_derivative} has no derivative, and gradients "
+            "through it would be 0",
+            "Quantize its weights only, as with torchao.",
+        )
+    return nullcontext()
 
 
 def traced(
@@ -330,7 +351,7 @@ def traced(
         if options.params is None
         else machinery.lent(eager=eager)
     )
-    with lent as running, nullcontext() if grad else torch.no_grad():
+    with _recording(spec, grad=grad), lent as running:
         out = _entered(running, prepared.kwargs, trace, params=options.params)
     trace.check_acted()
     return out, trace
