@@ -133,8 +133,7 @@ def _unwrapped(module: nn.Module) -> Any:
             "the module as HuggingFace made it",
             "Describe it first and use `torch.compile` on your own function",
         )
-    base = getattr(module, "get_base_model", None)
-    inner: Any = base() if callable(base) and hasattr(module, "peft_config") else module
+    inner = _without_peft(module)
     if getattr(inner, "config", None) is None or not hasattr(
         inner.config, "model_type"
     ):
@@ -150,6 +149,32 @@ def _unwrapped(module: nn.Module) -> Any:
             "Call `module.eval()` first",
         )
     return inner
+
+
+def _without_peft(module: nn.Module) -> Any:
+    """Take PEFT's wrapper off where nothing is lost with it."""
+    base = getattr(module, "get_base_model", None)
+    if not callable(base) or not hasattr(module, "peft_config"):
+        return module
+    wrapper: Any = module
+    if any(config.is_prompt_learning for config in wrapper.peft_config.values()):
+        raise InputError(
+            "these adapters put virtual tokens in front of the input, and a run of the "
+            "model below would leave them out",
+            "adapters inside the layers, such as LoRA's",
+            "Describe the base model, and pass the virtual tokens as `inputs_embeds`",
+        )
+    for layer in module.modules():
+        if getattr(layer, "merged", False) and getattr(
+            layer, "disable_adapters", False
+        ):
+            raise InputError(
+                "its adapters are merged into the weights and disabled, so that a run "
+                "would take them out of the weights",
+                "adapters that are either merged or disabled",
+                "Call `unmerge_adapter()` first",
+            )
+    return base()
 
 
 def _checked(taps: tuple[Tap, ...], binder: Binder) -> tuple[Tap, ...]:

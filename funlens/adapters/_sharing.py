@@ -4,15 +4,13 @@ A copy is made by `copy.deepcopy` with a memo; what the memo holds is shared.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from types import FunctionType, MethodType
-from typing import Any, Final
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-
-_OPAQUE: Final = (FunctionType, MethodType, type)
 
 
 def shared_with(module: nn.Module) -> dict[int, Any]:
@@ -37,8 +35,9 @@ def shared_with(module: nn.Module) -> dict[int, Any]:
 
 def _is_stateful(parameter: nn.Parameter) -> bool:
     """Tell a class of parameters made by a quantizer, such as bitsandbytes."""
-    kind = type(parameter)
-    return kind is not nn.Parameter and issubclass(kind, nn.Parameter)
+    return (
+        nn.Parameter in type(parameter).__mro__[1:]
+    )  # torchao's tensors only pass for one
 
 
 def _over_same_storage(parameter: nn.Parameter) -> Tensor:
@@ -55,14 +54,21 @@ def _held(module: nn.Module) -> Iterator[Any]:
     todo += [vars(p) for p in module.parameters() if _is_stateful(p)]
     while todo:
         at = todo.pop()
-        if id(at) in seen:
-            continue
-        seen.add(id(at))
         if isinstance(at, Tensor | torch.ScriptObject):
             yield at
-        elif isinstance(at, Mapping):
-            todo.extend(at.values())
-        elif isinstance(at, list | tuple | set):
-            todo.extend(at)
-        elif hasattr(at, "__dict__") and not isinstance(at, _OPAQUE):
-            todo.append(vars(at))
+        elif id(at) not in seen:
+            seen.add(id(at))
+            todo += _parts(at)
+
+
+def _parts(at: Any) -> list[Any]:
+    """Open containers and plain objects, code not."""
+    match at:
+        case Mapping():
+            return list(cast("Mapping[Any, Any]", at).values())
+        case list() | tuple() | set():
+            return list(cast("Iterable[Any]", at))
+        case FunctionType() | MethodType() | type():
+            return []
+        case _:
+            return [at.__dict__] if hasattr(at, "__dict__") else []

@@ -77,13 +77,11 @@ def test_edits_of_a_quantized_model_act(make: Callable[[str], nn.Module]) -> Non
         assert not torch.equal(before, fl.run(spec, inputs, [fl.Zero(site)]))
 
 
-@pytest.mark.parametrize("make", [weights_only, with_activations])
-def test_every_law_holds_on_quantized_weights(
-    make: Callable[[str], nn.Module], unchecked: None
-) -> None:
+def test_every_law_holds_on_quantized_weights(unchecked: None) -> None:
     """As on any other model."""
+    module, untouched = (weights_only("llama") for _ in range(2))
     certificate = fl.verify(
-        fl.from_module(make("llama")), tiny_inputs("llama"), untouched=make("llama")
+        fl.from_module(module), tiny_inputs("llama"), untouched=untouched
     )
     assert [] == [row for row in certificate.rows if not row.holds]
 
@@ -267,9 +265,7 @@ def test_a_quantization_config_is_passed_on(tmp_path: Path) -> None:
     """While loading, and by a checkpoint that was saved quantized."""
     untouched = quantized(TINY)
     config = transformers.TorchAoConfig(Int8WeightOnlyConfig())
-    spec = fl.load(
-        TINY, quantization_config=config, dtype=torch.float32, device="cpu"
-    )
+    spec = fl.load(TINY, quantization_config=config, dtype=torch.float32, device="cpu")
     tokens = fl.to_tokens(spec, "Mary and John went to the store")
     with torch.no_grad():
         expected = untouched(tokens).logits
