@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any, Final
 
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from funlens.adapters._attention import ATTENTION
 from funlens.adapters._language import Architecture
+from funlens.adapters._offload import execution_device, is_offloaded
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Sizes, Tap, find, is_centered
 from funlens.data import Site, SiteInfo
+from funlens.errors import UnsupportedConfigError
 
 # Their products are no part of a graph: torch warns, and goes on.
 _INTEGER_KERNELS: Final = "torch.ao.nn.quantized"
@@ -49,6 +51,7 @@ class Machinery:
     attention: str
     plans: dict[object, Any] = attrs.field(factory=dict[object, Any])
     _lock: Any = attrs.field(factory=threading.RLock)
+    _own: threading.local = attrs.field(factory=threading.local)
     _made: dict[bool, nn.Module] = attrs.field(factory=dict[bool, nn.Module])
     _spare: dict[bool, list[nn.Module]] = attrs.field(
         factory=dict[bool, list[nn.Module]]
@@ -72,8 +75,16 @@ class Machinery:
         """Device of the token embedding, where inputs enter."""
         embed = find(self.module, self.arch.main.embeds[-1])
         source = embed if embed is not None else self.module
+        dispatched = execution_device(source)
+        if dispatched is not None:
+            return dispatched
         found = next(source.parameters(), None)
         return torch.device("cpu") if found is None else found.device
+
+    @cached_property
+    def is_offloaded(self) -> bool:
+        """Whether some weights are there only while their module runs."""
+        return is_offloaded(self.module)
 
     @cached_property
     def without_derivative(self) -> str:
@@ -95,6 +106,12 @@ class Machinery:
         tap = self.taps[Site(part="v", layer=layer, stack=stack)]
         return tap.in_place
 
+    def bare(self) -> nn.Module:
+        """Give the structure without taps, to be run."""
+        if not self.is_offloaded:
+            return self.module
+        return self._of_thread("bare", partial(bare_copy, self.module))
+
     def tapped(self, *, eager: bool) -> nn.Module:
         """Give the structure with taps.
 
@@ -103,10 +120,19 @@ class Machinery:
                 have a skeleton of their own for that.
         """
         apart = eager and not self.has_interface and self.attention != "eager"
+        if self.is_offloaded:
+            return self._of_thread(str(apart), partial(self._new, eager=apart))
         with self._lock:
             if apart not in self._made:
                 self._made[apart] = self._new(eager=apart)
             return self._made[apart]
+
+    def _of_thread(self, key: str, make: Callable[[], nn.Module]) -> nn.Module:
+        """Give a thread a structure of its own, whose weights come and go."""
+        made: dict[str, nn.Module] = vars(self._own)
+        if key not in made:
+            made[key] = make()
+        return made[key]
 
     @property
     def _unembed(self) -> Tap:
@@ -154,6 +180,13 @@ class Machinery:
     def with_tensors(self, replaced: Mapping[str, Tensor]) -> nn.Module:
         """Copy the structure with some parameters replaced, tied ones together."""
         named = dict(self.module.named_parameters(remove_duplicate=False))
+        away = [name for name in replaced if named[name].is_meta]
+        if away:
+            raise UnsupportedConfigError(
+                self.config.model_type,
+                f"its {away[0]} is offloaded, and would come back as it was",
+                "Load the model without offloading to change weights.",
+            )
         memo = {
             id(named[name]): nn.Parameter(value, requires_grad=False)
             for name, value in replaced.items()

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from funlens.adapters._offload import is_kept, kept_elsewhere
 from funlens.errors import UnsupportedConfigError
 
 # Set where activations are quantized or scaled too, by torchao on its tensors and by
@@ -37,7 +38,7 @@ def acting_weight(module: nn.Module) -> Tensor:
             "Look at weights of the model without quantization, and of adapters after "
             "`merge_and_unload()`.",
         )
-    weight: Any = _base(module).weight
+    weight: Any = _present(_base(module), "weight")
     weight = weight.dequantize() if _is_composed(weight) else weight
     layer: Any = module
     for name in _adapters(module):
@@ -48,13 +49,20 @@ def acting_weight(module: nn.Module) -> Tensor:
 
 def acting_bias(module: nn.Module) -> Tensor | None:
     """Give the bias that a linear map acts with; None where there is none."""
-    bias = getattr(_base(module), "bias", None)
+    bias = _present(_base(module), "bias")
     layer: Any = module
     for name in _adapters(module):
         if getattr(layer, "lora_bias", {}).get(name):
             own: Tensor = layer.lora_B[name].bias * layer.scaling[name]
             bias = bias + own if isinstance(bias, Tensor) else own
     return bias if isinstance(bias, Tensor) else None
+
+
+def _present(base: nn.Module, name: str) -> Any:
+    """Give a tensor of a module, or load it from where accelerate keeps it."""
+    held = getattr(base, name, None)
+    is_away = isinstance(held, Tensor) and held.is_meta
+    return kept_elsewhere(base, name) if is_away else held
 
 
 def stored_input_first(module: nn.Module) -> bool:
@@ -64,22 +72,29 @@ def stored_input_first(module: nn.Module) -> bool:
 
 def unreadable(module: nn.Module) -> str:
     """Say why a module acts with no matrix that can be read; empty where it does."""
-    base = _base(module)
+    return _unreadable_base(_base(module)) or _unreadable_adapter(module)
+
+
+def _unreadable_base(base: nn.Module) -> str:
+    weight = getattr(base, "weight", None)
     if hasattr(base, "base_layer"):
         return "adapters lie upon adapters"
-    weight = getattr(base, "weight", None)
     if not isinstance(weight, Tensor):
         return "it holds no plain weight"
+    if weight.is_meta and not is_kept(base, "weight"):
+        return "its weight is not in memory"
     if any(_sets(at, word) for at in (base, weight) for word in _ACTIVATIONS):
         return "its activations are quantized like its weight"
+    return "" if _is_matrix(base, weight) else "its weight is quantized"
+
+
+def _is_matrix(base: nn.Module, weight: Tensor) -> bool:
+    """Tell a weight that is the matrix, or can give it."""
     if _is_composed(weight):
-        can = type(weight).dequantize is not Tensor.dequantize
-        return _unreadable_adapter(module) if can else "its weight is quantized"
+        return type(weight).dequantize is not Tensor.dequantize
     # eight-bit floats need a scale, which stands elsewhere
     is_wide = weight.is_floating_point() and weight.dtype.itemsize > 1
-    if not is_wide or type(base).__module__.startswith(_QUANTIZERS):
-        return "its weight is quantized"
-    return _unreadable_adapter(module)
+    return is_wide and not type(base).__module__.startswith(_QUANTIZERS)
 
 
 def _unreadable_adapter(module: nn.Module) -> str:

@@ -4,7 +4,7 @@ A copy is made by `copy.deepcopy` with a memo; what the memo holds is shared.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from types import FunctionType, MethodType
 from typing import Any, cast
@@ -64,8 +64,8 @@ def _held(module: nn.Module) -> Iterator[Any]:
 def _parts(at: Any) -> list[Any]:
     """Open containers and plain objects, code not."""
     match at:
-        case Mapping():
-            return list(cast("Mapping[Any, Any]", at).values())
+        case dict():  # no other mapping: accelerate's read from the disk
+            return list(cast("dict[Any, Any]", at).values())
         case list() | tuple() | set():
             return list(cast("Iterable[Any]", at))
         case FunctionType() | MethodType() | type():

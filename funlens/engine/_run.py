@@ -246,14 +246,14 @@ def _bare(
     if torch.compiler.is_compiling():
         kwargs = compiled_kwargs(inputs, attention_mask)
         with nullcontext() if grad else torch.no_grad():
-            return _called(machinery.module, kwargs).logits
+            return _called(machinery.bare(), kwargs).logits
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     options = Options(grad=grad)
     if is_forward_mode():
         plan = make_plan(spec, prepared.frames, ())
         return traced(spec, prepared, plan, options=options)[0]
     with _recording(spec, grad=_wants_grad((), options)):
-        return _called(machinery.module, prepared.kwargs).logits
+        return _called(machinery.bare(), prepared.kwargs).logits
 
 
 def _called(module: nn.Module, kwargs: Mapping[str, Any]) -> Any:
@@ -298,6 +298,13 @@ def _recording(spec: ModelSpec, *, grad: bool) -> AbstractContextManager[Any]:
     if not grad:
         return torch.no_grad()
     machinery: Machinery = spec.engine
+    if is_functional() and machinery.is_offloaded:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            "some of its weights are offloaded, and `torch.func` cannot pass what "
+            "loads them",
+            "Use `run_with_grads`, or load the model without offloading.",
+        )
     wanted = is_differentiating() or not is_functional()
     if wanted and machinery.without_derivative:
         raise UnsupportedConfigError(
@@ -386,6 +393,8 @@ def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
     for name, value in params.items():
         if name not in known:
             raise OptionError("params", f"no weight is called {name!r}")
+        if known[name].is_meta:
+            raise OptionError("params", f"{name} is offloaded, and would come back")
         if value.shape != known[name].shape:
             raise ShapeError(
                 f"params[{name!r}]", tuple(value.shape), tuple(known[name].shape)
