@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
+import attrs
 import torch
 
 from funlens.adapters._load_class import built
@@ -32,12 +33,12 @@ def config_of(request: Request) -> Any:
     """Read the config, with the fields that were given by name."""
     from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-    raw: Mapping[str, Any]
+    raw: Any
     raw, _ = called(
         request,
         partial(PreTrainedConfig.get_config_dict, request.source, **request.hub),
     )
-    model_type = str(raw.get("model_type", ""))
+    model_type = str(raw.get("model_type", "")) if isinstance(raw, Mapping) else ""
     if not model_type:
         raise LoadError(
             request.name,
@@ -68,7 +69,11 @@ def _refuse_unknown(fields: Mapping[str, Any], config: Any) -> None:
 
 
 def widened(config: Any, n_ctx: int | None, request: Request) -> int | None:
-    """Write a longer context into the config, and give the trained length."""
+    """Make room for a longer context, and give the trained length.
+
+    Rotary positions need no table, and some kinds are scaled by the trained length:
+    there the config stays, so that short inputs give the numbers that they gave.
+    """
     text = config.get_text_config()
     field = next(
         (f for f in _CONTEXT_FIELDS if isinstance(getattr(text, f, None), int)), None
@@ -76,23 +81,36 @@ def widened(config: Any, n_ctx: int | None, request: Request) -> int | None:
     trained: int | None = getattr(text, field) if field else None
     if n_ctx is None:
         return trained
-    if n_ctx < 1:
-        raise OptionError(
-            option="n_ctx", problem=f"{n_ctx} tokens; expected at least 1"
-        )
+    if type(n_ctx) is not int or n_ctx < 1:
+        raise OptionError("n_ctx", f"{n_ctx!r}; expected a number of tokens, 1 or more")
     if field and trained is not None and n_ctx > trained:
-        before = _parameter_shapes(config, request)
+        before = _shapes(config, request)
         setattr(text, field, n_ctx)
-        if _parameter_shapes(config, request) != before:
+        after = _shapes(config, request)
+        if before.parameters != after.parameters:
             problem = (
                 f"positions are learned, and there are {trained} of them; "
                 f"{n_ctx} would need weights that nobody trained"
             )
             raise OptionError(option="n_ctx", problem=problem)
+        is_rotary = getattr(text, "rope_parameters", None) is not None
+        if is_rotary and before.buffers == after.buffers:
+            setattr(text, field, trained)
     return trained
 
 
-def _parameter_shapes(config: Any, request: Request) -> Mapping[str, tuple[int, ...]]:
+@attrs.frozen
+class _Shapes:
+    """Shapes of a module's tensors, by name."""
+
+    parameters: tuple[tuple[str, torch.Size], ...]
+    buffers: tuple[tuple[str, torch.Size], ...]
+
+
+def _shapes(config: Any, request: Request) -> _Shapes:
     with torch.device("meta"):
         model = built(config, request)
-    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+    return _Shapes(
+        tuple((name, held.shape) for name, held in model.named_parameters()),
+        tuple((name, held.shape) for name, held in model.named_buffers()),
+    )

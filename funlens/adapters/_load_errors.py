@@ -90,6 +90,11 @@ _REASONS: Final = (
         "Check the connection, or give a local folder",
     ),
     (
+        "FileNotFoundError",
+        "one of its files is missing",
+        "Copy or download all of them again",
+    ),
+    (
         "SafetensorError",
         "its weights file is damaged or truncated",
         "Copy or download it again (`force_download=True`)",

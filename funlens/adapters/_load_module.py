@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from funlens.adapters._load_class import built, model_class
 from funlens.adapters._load_errors import called, translated
 from funlens.adapters._load_request import MODEL_OPTIONS, Request
-from funlens.errors import LoadError
+from funlens.errors import LoadError, OptionError, nearest
 
 _MOST_NAMED: Final = 4
 
@@ -46,6 +46,8 @@ def loaded(config: Any, request: Request) -> nn.Module:
             request, partial(chosen.from_pretrained, request.source, **words)
         )
     _refuse_missing(info, request)
+    _refuse_left_out(info, model, request)
+    _refuse_unknown_places(model, request)
     return model.eval() if "device_map" in words else _moved(model.eval(), request)
 
 
@@ -68,6 +70,47 @@ def _refuse_missing(info: Mapping[str, Any], request: Request) -> None:
             f"({', '.join(missing[:_MOST_NAMED])}{more}) and would be random",
             "Use a checkpoint of the whole model, language head included",
         )
+
+
+def _refuse_left_out(
+    info: Mapping[str, Any], model: nn.Module, request: Request
+) -> None:
+    """Refuse a config with fewer layers than the checkpoint, unless asked for."""
+    asked = request.options.keys() - MODEL_OPTIONS
+    names = sorted(str(key) for key in info["unexpected_keys"])
+    beyond = [name for name in names if _is_beyond(name, model)]
+    if beyond and not asked:
+        raise LoadError(
+            request.name,
+            f"the checkpoint has more layers than its config says ({beyond[0]})",
+            "Correct its config.json, or name the number of layers: "
+            "`load(..., num_hidden_layers=...)`",
+        )
+
+
+def _is_beyond(name: str, model: nn.Module) -> bool:
+    """Tell whether a weight belongs to a layer after the last."""
+    found: Any = model
+    for part in name.split("."):
+        if isinstance(found, nn.ModuleList) and part.isdecimal():
+            if int(part) >= len(found):
+                return True
+            found = found[int(part)]
+        else:
+            found = getattr(found, part, None)
+    return False
+
+
+def _refuse_unknown_places(model: Any, request: Request) -> None:
+    if not isinstance(request.device_map, Mapping):
+        return
+    parts = (*model.named_modules(), *model.named_parameters())
+    known = [str(name) for name, _ in parts]
+    asked = cast("Mapping[str, Any]", request.device_map)
+    for place in asked:
+        if place not in known:
+            problem = f"the model has no module {place!r}"
+            raise OptionError("device_map", problem, nearest(place, known))
 
 
 def _moved(model: nn.Module, request: Request) -> nn.Module:

@@ -7,24 +7,25 @@ from typing import Any, Final
 import attrs
 import torch
 
+from funlens.adapters._attention import ATTENTION
 from funlens.builtin import BUILTIN_MODELS, folder
-from funlens.errors import LoadError, OptionError
+from funlens.errors import LoadError, OptionError, nearest
 
 _BUILTIN: Final = "builtin:"
 HUB_OPTIONS: Final = frozenset(
     {"cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token"}
 )
+_CODE_OPTIONS: Final = frozenset({"code_revision"})
+_WITH_MAP: Final = frozenset({"max_memory", "offload_buffers", "offload_folder"})
 MODEL_OPTIONS: Final = frozenset(
     {
         "adapter_kwargs",
         "adapter_name",
         "allow_all_kernels",
         "disable_mmap",
-        "distributed_config",
         "experts_implementation",
         "fusion_config",
         "generation_config",
-        "ignore_mismatched_sizes",
         "kernel_config",
         "key_mapping",
         "max_memory",
@@ -50,11 +51,18 @@ OWN_OPTIONS: Final = (
     "tokenizer",
     "trust_remote_code",
 )
+_PARALLEL: Final = "processes would each hold a part of the heads; use `device_map`"
 _REFUSED: Final[Mapping[str, str]] = {
     "config": "give the fields to change by name, such as `sliding_window=128`",
+    "device_mesh": _PARALLEL,
+    "distributed_config": _PARALLEL,
     "gguf_file": "GGUF files are not read; load the safetensors checkpoint",
+    "ignore_mismatched_sizes": "weights of another shape would become random ones",
     "output_loading_info": "missing weights are always an error",
     "state_dict": "load the module yourself and use `funlens.from_module`",
+    "torch_dtype": "it is called `dtype`",
+    "tp_plan": _PARALLEL,
+    "tp_size": _PARALLEL,
     "use_safetensors": "weights are read from safetensors only, never by pickle",
     "weights_only": "weights are read from safetensors only, never by pickle",
 }
@@ -73,12 +81,8 @@ class Request:
     attention: str | None
     trusts_code: bool
     hub: Mapping[str, Any]
+    code: Mapping[str, Any]
     options: Mapping[str, Any]
-
-    @property
-    def code(self) -> Mapping[str, Any]:
-        """Keywords for the hub and about its code."""
-        return {**self.hub, "trust_remote_code": self.trusts_code}
 
 
 def request_of(
@@ -88,9 +92,7 @@ def request_of(
     **known: Any,
 ) -> Request:
     """Sort the options, and find out what the name means."""
-    for option, reason in _REFUSED.items():
-        if option in options:
-            raise OptionError(option, f"it cannot be used here: {reason}")
+    _refuse_idle(options, known)
     source = _source(name)
     if revision is not None and Path(source).is_dir():
         raise OptionError(
@@ -99,13 +101,63 @@ def request_of(
     if name.startswith(_BUILTIN) and known["dtype"] is None:
         known["dtype"] = torch.float32  # the file holds float16, to be small
     hub = {word: options[word] for word in options if word in HUB_OPTIONS}
+    code = {word: options[word] for word in options if word in _CODE_OPTIONS}
+    if revision is not None:
+        hub["revision"] = revision
     return Request(
         name=name,
         source=source,
-        hub=hub if revision is None else {**hub, "revision": revision},
-        options={word: options[word] for word in options if word not in hub},
+        hub=hub,
+        code={**hub, **code, "trust_remote_code": known["trusts_code"]},
+        options={w: options[w] for w in options if w not in {*hub, *code}},
         **known,
     )
+
+
+def elsewhere(request: Request, name: str) -> Request:
+    """Ask for another repository or folder, with the same access to the hub."""
+    own = {"revision", "subfolder", "code_revision"}
+    return attrs.evolve(
+        request,
+        name=name,
+        source=_source(name),
+        hub={word: held for word, held in request.hub.items() if word not in own},
+        code={word: held for word, held in request.code.items() if word not in own},
+    )
+
+
+def _refuse_idle(options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse what cannot be used, or would have no effect."""
+    for option, reason in _REFUSED.items():
+        if option in options:
+            raise OptionError(option, f"it cannot be used here: {reason}")
+    idle = () if known["trusts_code"] else _CODE_OPTIONS
+    for option in sorted(options.keys() & idle):
+        raise OptionError(option, "it has no effect without `trust_remote_code=True`")
+    idle = _WITH_MAP if known["device_map"] is None else ()
+    for option in sorted(options.keys() & idle):
+        raise OptionError(option, "it has no effect without `device_map`")
+    _check_dtype(known["dtype"])
+    _check_attention(known["attention"])
+
+
+def _check_dtype(asked: torch.dtype | str | None) -> None:
+    if asked is None or asked == "auto" or isinstance(asked, torch.dtype):
+        return
+    if not isinstance(getattr(torch, asked, None), torch.dtype):
+        near = nearest(asked, ("float32", "bfloat16", "float16", "float64", "auto"))
+        raise OptionError("dtype", f"torch has no dtype {asked!r}", near)
+
+
+def _check_attention(asked: str | None) -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if asked is None or "/" in asked:  # a kernel from the hub
+        return
+    known = {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()} - {ATTENTION}
+    if asked not in known:
+        problem = f"transformers has no {asked!r}"
+        raise OptionError("attn_implementation", problem, nearest(asked, known))
 
 
 def _source(name: str) -> str:

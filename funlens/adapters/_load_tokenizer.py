@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from funlens.adapters._load_errors import called
-from funlens.adapters._load_request import Request
+from funlens.adapters._load_request import Request, elsewhere
 
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -20,19 +20,20 @@ _TOKENIZER_FILES: Final = (
 
 
 def tokenizer_for(asked: Any, request: Request) -> Any:
-    """Load the tokenizer, if the repository has one."""
+    """Load the tokenizer that was asked for, or the repository's if it has one."""
     from transformers import AutoTokenizer
 
-    if asked is not None and not isinstance(asked, str | Path):
+    if asked is None:
+        if not _has_tokenizer(request):
+            return None
+    elif isinstance(asked, str | Path):
+        request = elsewhere(request, str(asked))
+    else:
         return asked
-    if asked is None and not _has_tokenizer(request):
-        return None
-    words = (
-        request.code if asked is None else {"trust_remote_code": request.trusts_code}
-    )
-    source = request.source if asked is None else str(asked)
     auto: Any = AutoTokenizer
-    return called(request, partial(auto.from_pretrained, source, **words))
+    return called(
+        request, partial(auto.from_pretrained, request.source, **request.code)
+    )
 
 
 def _has_tokenizer(request: Request) -> bool:

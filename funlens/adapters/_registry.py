@@ -15,6 +15,7 @@ from funlens.adapters._language import Architecture
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._skeleton import bare_copy
 from funlens.adapters._taps import Binder, Tap, find, sizes_of, taps_of
+from funlens.adapters._tokenizer import check_bos, tokenizer_in
 from funlens.data import AXES, BosPolicy, ModelSpec, SiteInfo
 from funlens.errors import (
     InputError,
@@ -70,7 +71,7 @@ def from_module(
 
     Args:
         module: A HuggingFace model in evaluation mode; PEFT-wrapped ones too.
-        tokenizer: Its tokenizer, for text.
+        tokenizer: Its tokenizer, for text, or a processor that holds one.
         adapter: A table of your own, in place of the known ones.
         name: Name for reports; the module's class if left out.
         revision: Revision it was loaded from, for reports.
@@ -79,8 +80,12 @@ def from_module(
     Raises:
         UnsupportedArchitectureError: No table describes it.
         UnsupportedConfigError: The table does not fit this module.
-        InputError: It is compiled, in training mode, or no HuggingFace model.
+        InputError: It is compiled, in training mode, or no HuggingFace model; or the
+            tokenizer is none.
+        OptionError: `bos` is no policy.
     """
+    check_bos(bos)
+    text = tokenizer_in(tokenizer)
     inner = _unwrapped(module)
     config = inner.config
     arch = adapter or _table_for(config)
@@ -105,7 +110,8 @@ def from_module(
         has_interface=_has_interface(arch),
         attention=_attention_of(skeleton_config, arch),
     )
-    return _spec(machinery, tokenizer, name or type(inner).__name__, revision, bos)
+    spec = _spec(machinery, text, name or type(inner).__name__, revision, bos)
+    return spec if text is tokenizer else attrs.evolve(spec, processor=tokenizer)
 
 
 def _has_interface(arch: Architecture) -> bool:

@@ -53,6 +53,7 @@ class ModelSpec:
             components sum to what enters that norm.
         sites: Every site, in the order of the forward pass.
         tokenizer: HuggingFace's tokenizer, or None.
+        processor: HuggingFace's processor, if one was given in the tokenizer's place.
         bos: Who decides about a beginning-of-sequence token.
         engine: The private half: skeletons of the model and its taps.
     """
@@ -75,6 +76,7 @@ class ModelSpec:
     has_stream_norm: bool
     sites: tuple[SiteInfo, ...] = attrs.field(repr=False)
     tokenizer: Any = attrs.field(default=None, repr=False)
+    processor: Any = attrs.field(default=None, repr=False)
     bos: BosPolicy = "tokenizer"
     engine: Any = attrs.field(repr=False)
 

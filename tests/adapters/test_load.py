@@ -176,7 +176,8 @@ def test_quantized_weights_are_placed_while_they_are_read(
 
     def read(*args: Any, **options: Any) -> Any:
         seen.update(options)
-        return tiny_hf_model("llama"), {"missing_keys": set()}
+        none: set[str] = set()
+        return tiny_hf_model("llama"), {"missing_keys": none, "unexpected_keys": none}
 
     monkeypatch.setattr(transformers.LlamaForCausalLM, "from_pretrained", read)
     load(saved, quantization_config={"bits": 4}, device="cpu")
