@@ -31,29 +31,34 @@ class ContextLengthWarning(UserWarning):
 
 def config_of(request: Request) -> Any:
     """Read the config, with the fields that were given by name."""
-    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
-    raw: Any
-    raw, _ = called(
-        request,
-        partial(PreTrainedConfig.get_config_dict, request.source, **request.hub),
-    )
-    model_type = str(raw.get("model_type", "")) if isinstance(raw, Mapping) else ""
+    fields = _stored(request)
+    model_type = str(fields.get("model_type", ""))
     if not model_type:
         raise LoadError(
             request.name,
             "it has no config.json that names a `model_type`",
             "Give a folder or repository made by `save_pretrained`",
         )
-    if model_type not in CONFIG_MAPPING and "auto_map" not in raw:
+    if model_type not in CONFIG_MAPPING and "auto_map" not in fields:
         near = nearest(model_type, CONFIG_MAPPING)
         raise UnsupportedArchitectureError(model_type, near)
     auto: Any = AutoConfig
     read = partial(auto.from_pretrained, request.source, **request.code)
     config: Any = called(request, read)
-    fields = {w: v for w, v in request.options.items() if w not in MODEL_OPTIONS}
-    _refuse_unknown(fields, config)
-    return called(request, partial(read, **fields)) if fields else config
+    asked = {w: v for w, v in request.options.items() if w not in MODEL_OPTIONS}
+    _refuse_unknown(asked, config)
+    return called(request, partial(read, **asked)) if asked else config
+
+
+def _stored(request: Request) -> Mapping[str, Any]:
+    """Read what stands in config.json; nothing where it is no mapping."""
+    from transformers import PreTrainedConfig
+
+    read = partial(PreTrainedConfig.get_config_dict, request.source, **request.hub)
+    found: Any = called(request, read)
+    return found[0] if isinstance(found[0], Mapping) else {}
 
 
 def _refuse_unknown(fields: Mapping[str, Any], config: Any) -> None:

@@ -52,7 +52,7 @@ OWN_OPTIONS: Final = (
     "trust_remote_code",
 )
 _PARALLEL: Final = "processes would each hold a part of the heads; use `device_map`"
-_REFUSED: Final[Mapping[str, str]] = {
+REFUSED: Final[Mapping[str, str]] = {
     "config": "give the fields to change by name, such as `sliding_window=128`",
     "device_mesh": _PARALLEL,
     "distributed_config": _PARALLEL,
@@ -128,7 +128,7 @@ def elsewhere(request: Request, name: str) -> Request:
 
 def _refuse_idle(options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Refuse what cannot be used, or would have no effect."""
-    for option, reason in _REFUSED.items():
+    for option, reason in REFUSED.items():
         if option in options:
             raise OptionError(option, f"it cannot be used here: {reason}")
     idle = () if known["trusts_code"] else _CODE_OPTIONS

@@ -1,5 +1,7 @@
 """Loading, from folders."""
 
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +10,17 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from funlens.adapters import ContextLengthWarning, _load_device, load
-from funlens.errors import (
-    LoadError,
-    OptionError,
+from funlens.adapters._load_request import (
+    HUB_OPTIONS,
+    MODEL_OPTIONS,
+    OWN_OPTIONS,
+    REFUSED,
 )
+from funlens.engine import run
+from funlens.errors import InputError, LoadError, OptionError
 from funlens.testing import tiny_hf_model, tiny_inputs
 from tests.adapters.folders import TINY, change_config
 
@@ -124,25 +131,106 @@ def test_pickle_cannot_be_asked_for(saved: Path, options: dict[str, Any]) -> Non
         {"load_weights": False, "variant": "fp16"},
         {"device": "cpu", "device_map": "cpu"},
         {"device": "nowhere"},
+        {"device": "cuda"},
         {"n_ctx": 0},
+        {"n_ctx": "64"},
+        {"dtype": "float33"},
+        {"attn_implementation": "sdp"},
+        {"bos": "nver"},
+        {"device_map": "aut"},
+        {"device_map": {"": "cpu", "model.layer.0": "cpu"}},
+        {"max_memory": {"cpu": "1GB"}},
+        {"offload_folder": "there"},
+        {"code_revision": "main"},
+        {"ignore_mismatched_sizes": True},
+        {"tp_plan": "auto"},
+        {"torch_dtype": torch.float32},
     ],
     ids=str,
 )
 def test_options_that_could_not_act_are_refused(
-    saved: Path, options: dict[str, Any]
+    saved: Path,
+    options: dict[str, Any],
+    unchecked: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An option acts or raises."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(OptionError) as caught:
         load(saved, **options)
     assert caught.value.option in options
 
 
-@pytest.mark.parametrize("options", [{"device": "mps"}, {"device_map": {"": "mps:0"}}])
+def test_every_keyword_of_from_pretrained_is_known() -> None:
+    """None of them is taken for a field of the config."""
+    source = inspect.getsource(transformers.PreTrainedModel.from_pretrained)
+    popped = re.findall(r'kwargs\.pop\("([a-z]\w+)"', source)
+    named = inspect.signature(transformers.PreTrainedModel.from_pretrained).parameters
+    ours = {*OWN_OPTIONS, *HUB_OPTIONS, *MODEL_OPTIONS, *REFUSED}
+    others = {"pretrained_model_name_or_path", "model_args", "kwargs"}
+    assert {"cache_dir", "variant"} < {*popped, *named}
+    assert set() == {*popped, *named} - ours - others
+
+
+def test_keywords_reach_from_pretrained(saved: Path) -> None:
+    """A folder in the folder, a variant of the weights, other names of weights."""
+    expected = load(saved, device="cpu").module.state_dict()
+    inner = saved / "inner"
+    inner.mkdir()
+    for file in [*saved.iterdir()]:
+        if file != inner:
+            file.rename(inner / file.name)
+    weights = inner / "model.safetensors"
+    renamed = {f"old.{name}": held for name, held in load_file(weights).items()}
+    save_file(renamed, inner / "model.other.safetensors", metadata={"format": "pt"})
+    weights.unlink()
+    found = load(
+        saved,
+        subfolder="inner",
+        variant="other",
+        key_mapping={r"^old\.": ""},
+        dtype=torch.float16,
+        device="cpu",
+    )
+    assert found.tokenizer is not None
+    for name, held in found.module.state_dict().items():
+        assert torch.equal(expected[name], held)
+
+
+def test_code_from_a_repository_runs_where_it_is_trusted(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its classes are loaded, and a table describes them."""
+    monkeypatch.setattr(
+        transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(saved / "cache")
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (saved / "own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class Config(LlamaConfig):\n    model_type = 'own'\n"
+        "class Model(LlamaForCausalLM):\n    config_class = Config\n"
+    )
+    code = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    change_config(saved, model_type="own", architectures=["Model"], auto_map=code)
+    llama = load(TINY, device="cpu")
+    own = load(saved, trust_remote_code=True, adapter=llama.engine.arch, device="cpu")
+    assert ("own", "Model") == (own.model_type, type(own.module).__name__)
+    tokens = torch.tensor([[1, 2, 3]])
+    assert torch.equal(run(llama, tokens), run(own, tokens))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"device": "mps"}, {"device_map": {"": "mps:0"}}, {"device_map": "auto"}],
+    ids=str,
+)
 def test_mps_needs_the_variable(
     saved: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    """The error names it."""
+    """The error names it, also where accelerate would have chosen it."""
     monkeypatch.delenv(_load_device.MPS_VARIABLE, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(OptionError, match="FUNLENS_ALLOW_MPS=1"):
         load(saved, **options)
 
@@ -190,6 +278,43 @@ def test_a_longer_context_warns(saved: Path) -> None:
         spec = load(saved, n_ctx=512, device="cpu")
     assert 512 == spec.n_ctx
     assert 64 == load(saved, n_ctx=64, device="cpu").n_ctx
+
+
+@pytest.mark.parametrize("name", ["llama", "gptj", "mpt"])
+def test_a_longer_context_runs(name: str, tmp_path: Path) -> None:
+    """Rotary positions, a table of sines, slopes: short inputs give the same bits."""
+    model: Any = tiny_hf_model(name)
+    model.save_pretrained(tmp_path)
+    plain = load(tmp_path, device="cpu")
+    assert plain.n_ctx is not None
+    with pytest.warns(ContextLengthWarning):
+        longer = load(tmp_path, n_ctx=plain.n_ctx + 5, device="cpu")
+    tokens = tiny_inputs(name, pos=plain.n_ctx + 5)["input_ids"]
+    short = tokens[:, : plain.n_ctx]
+    assert torch.equal(run(plain, short), run(longer, short))
+    assert run(longer, tokens).isfinite().all()
+    with pytest.raises(InputError, match=f"at most {plain.n_ctx}"):
+        run(plain, tokens)
+
+
+def test_a_longer_context_does_not_scale_rotary_positions(tmp_path: Path) -> None:
+    """HuggingFace's own override of the field changes what short inputs give."""
+    model: Any = tiny_hf_model("phi3")
+    model.save_pretrained(tmp_path)
+    scaled = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0, 1.5],
+        "long_factor": [2.0, 3.0],
+    }
+    change_config(tmp_path, rope_parameters=scaled, original_max_position_embeddings=32)
+    tokens = tiny_inputs("phi3")["input_ids"]
+    expected = run(load(tmp_path, device="cpu"), tokens)
+    with pytest.warns(ContextLengthWarning):
+        longer = load(tmp_path, n_ctx=128, device="cpu")
+    other = load(tmp_path, max_position_embeddings=128, device="cpu")
+    assert torch.equal(expected, run(longer, tokens))
+    assert not torch.equal(expected, run(other, tokens))
 
 
 def test_learned_positions_cannot_be_extended(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Every way in which loading can fail."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -42,8 +45,60 @@ def drop_head(where: Path) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+def cut_tail(where: Path) -> None:
+    """Lose the last bytes, as an interrupted copy does."""
+    file = where / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def spoil_header(where: Path) -> None:
+    """Change some bytes of the header."""
+    file = where / "model.safetensors"
+    raw = bytearray(file.read_bytes())
+    raw[20:40] = b"x" * 20
+    file.write_bytes(raw)
+
+
+def write_weights(raw: bytes) -> Callable[[Path], None]:
+    """Put something else where the weights were."""
+
+    def write(where: Path) -> None:
+        (where / "model.safetensors").write_bytes(raw)
+
+    return write
+
+
+def split_weights(where: Path) -> None:
+    """Write the weights as two files, and lose the second."""
+    from safetensors.torch import load_file, save_file
+
+    file = where / "model.safetensors"
+    tensors = load_file(file)
+    halves = {
+        name: f"model-0000{1 + at % 2}-of-00002.safetensors"
+        for at, name in enumerate(tensors)
+    }
+    first = {n: tensors[n] for n, half in halves.items() if "-00001-" in half}
+    save_file(first, where / "model-00001-of-00002.safetensors", {"format": "pt"})
+    index = {"metadata": {"total_size": 1}, "weight_map": halves}
+    (where / "model.safetensors.index.json").write_text(json.dumps(index))
+    file.unlink()
+
+
 DAMAGES: dict[str, tuple[Any, str]] = {
     "truncated weights": (cut_weights, "damaged or truncated"),
+    "lost tail": (cut_tail, "damaged or truncated"),
+    "spoiled header": (spoil_header, "damaged or truncated"),
+    "no bytes": (write_weights(b""), "damaged or truncated"),
+    "a page in place of weights": (
+        write_weights(b"<html>not found</html>"),
+        "damaged or truncated",
+    ),
+    "a pointer in place of weights": (
+        write_weights(b"version https://git-lfs.github.com/spec/v1\n"),
+        "damaged or truncated",
+    ),
+    "a lost shard": (split_weights, "one of its files is missing"),
     "pickled weights": (pickle_weights, "nothing is loaded by pickle"),
     "missing weights": (drop_head, r"1 weights .*lm_head.weight.* would be random"),
     "no config": (lambda at: (at / "config.json").unlink(), "no config.json"),
@@ -51,6 +106,32 @@ DAMAGES: dict[str, tuple[Any, str]] = {
         lambda at: (at / "config.json").write_text("{"),
         "not valid JSON",
     ),
+    "a list for a config": (
+        lambda at: (at / "config.json").write_text("[]"),
+        "no config.json that names",
+    ),
+    "no config's text": (
+        lambda at: (at / "config.json").write_bytes(b"\xff\xfe"),
+        "not valid JSON",
+    ),
+    "fewer layers": (
+        lambda at: change_config(at, num_hidden_layers=2),
+        "more layers than its config says",
+    ),
+    "no layers": (
+        lambda at: change_config(at, num_hidden_layers=-1),
+        "more layers than its config says",
+    ),
+    "more layers": (
+        lambda at: change_config(at, num_hidden_layers=9),
+        "45 weights are not in the checkpoint",
+    ),
+    "heads that do not fit": (
+        lambda at: change_config(at, num_attention_heads=3),
+        "wrong type or value",
+    ),
+    "another width": (lambda at: change_config(at, hidden_size=64), "other shapes"),
+    "no such activation": (lambda at: change_config(at, hidden_act="no"), "KeyError"),
     "no type": (lambda at: change_config(at, model_type=None), "`model_type`"),
     "wrong field": (lambda at: change_config(at, hidden_size="big"), "wrong type"),
     "wrong sizes": (lambda at: change_config(at, vocab_size=7), "other shapes"),
@@ -68,6 +149,17 @@ def test_a_damaged_folder_says_what_is_wrong(
         load(saved, device="cpu")
     assert str(saved) == caught.value.name
     assert caught.value.advice
+
+
+def test_layers_are_left_out_where_that_is_asked_for(saved: Path) -> None:
+    """By name, and the rest is the checkpoint's."""
+    whole, spec = (
+        load(saved, device="cpu"),
+        load(saved, num_hidden_layers=2, device="cpu"),
+    )
+    assert (4, 2) == (whole.n_layers, spec.n_layers)
+    for name, held in spec.module.state_dict().items():
+        assert torch.equal(whole.module.state_dict()[name], held)
 
 
 def test_others_errors_stay_the_cause(saved: Path) -> None:
@@ -131,3 +223,18 @@ def test_the_hubs_refusals_are_translated(
     is_gated = kind is GatedRepoError
     assert is_gated == isinstance(caught.value, GatedModelError)
     assert is_gated == ("HF_TOKEN to a token" in str(caught.value))
+
+
+def test_a_refused_tokenizer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agreement is the tokenizer's, not the model's."""
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        assert "mine" == options["token"]
+        raise OSError from GatedRepoError("refused", response=answer(403))
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(
+        GatedModelError, match=r"huggingface\.co/other/words,"
+    ) as caught:
+        load(TINY, tokenizer="other/words", token="mine", device="cpu")  # noqa: S106 -- no secret
+    assert "other/words" == caught.value.name
