@@ -1,6 +1,8 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
 from funlens.adapters._active import ACTIVE, Active, Point, Seen
+from funlens.adapters._chat import to_chat_tokens
+from funlens.adapters._checkpoints import checkpoints
 from funlens.adapters._corpus import tokenize_and_concatenate
 from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
 from funlens.adapters._directions import tokens_to_directions
@@ -107,6 +109,7 @@ __all__ = [
     "b_V",
     "b_in",
     "b_out",
+    "checkpoints",
     "find",
     "from_module",
     "generation_options",
@@ -121,6 +124,7 @@ __all__ = [
     "replaced",
     "sites",
     "supported",
+    "to_chat_tokens",
     "to_single_token",
     "to_str_tokens",
     "to_string",

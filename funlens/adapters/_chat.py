@@ -12,7 +12,7 @@ from funlens.data import ModelSpec
 from funlens.errors import TokenizerError
 
 
-def apply_chat_template(
+def to_chat_tokens(
     spec: ModelSpec,
     messages: Sequence[Mapping[str, Any]],
     *,

@@ -36,11 +36,7 @@ def config_of(request: Request) -> Any:
     fields = _stored(request)
     model_type = str(fields.get("model_type", ""))
     if not model_type:
-        raise LoadError(
-            request.name,
-            "it has no config.json that names a `model_type`",
-            "Give a folder or repository made by `save_pretrained`",
-        )
+        raise _no_model(request)
     if model_type not in CONFIG_MAPPING and "auto_map" not in fields:
         near = nearest(model_type, CONFIG_MAPPING)
         raise UnsupportedArchitectureError(model_type, near)
@@ -50,6 +46,25 @@ def config_of(request: Request) -> Any:
     asked = {w: v for w, v in request.options.items() if w not in MODEL_OPTIONS}
     _refuse_unknown(asked, config)
     return called(request, partial(read, **asked)) if asked else config
+
+
+def _no_model(request: Request) -> LoadError:
+    """Say what a folder or repository without a model's config is."""
+    from transformers.utils import peft_utils
+
+    find = partial(peft_utils.find_adapter_config_file, request.source, **request.hub)
+    if called(request, find) is not None:
+        return LoadError(
+            request.name,
+            "it holds adapters for another model",
+            "Load both with `peft.AutoPeftModelForCausalLM.from_pretrained`, and pass "
+            "the result to `funlens.from_module`",
+        )
+    return LoadError(
+        request.name,
+        "it has no config.json that names a `model_type`",
+        "Give a folder or repository made by `save_pretrained`",
+    )
 
 
 def _stored(request: Request) -> Mapping[str, Any]:

@@ -5,8 +5,16 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from funlens.adapters._load_request import Request
-from funlens.adapters._retry import RETRY_VARIABLE, causes, is_rate_limited, retrying
+from funlens.adapters._retry import (
+    RETRY_VARIABLE,
+    answer_with,
+    causes,
+    is_rate_limited,
+    retrying,
+)
 from funlens.errors import FunlensError, GatedModelError, LoadError
+
+_UNAUTHORIZED: Final = 401
 
 Result = TypeVar("Result")
 
@@ -44,6 +52,9 @@ def _load_error(request: Request, error: Exception) -> LoadError:
     for kind, problem, advice in _REASONS:
         if _is_a(error, kind):
             return LoadError(name, problem, advice)
+    if answer_with(_UNAUTHORIZED, error) is not None:
+        advice = "Check HF_TOKEN or `token=`; a public model needs none"
+        return LoadError(name, "the hub does not know this token (HTTP 401)", advice)
     for words, problem, advice in _SAYINGS:
         if words in str(error):
             return LoadError(name, problem, advice)

@@ -74,15 +74,15 @@ class Request:
 
     name: str
     source: str
-    dtype: torch.dtype | str | None
-    device: torch.device | None
-    device_map: Any
-    quantization: Any
-    attention: str | None
-    trusts_code: bool
-    hub: Mapping[str, Any]
-    code: Mapping[str, Any]
-    options: Mapping[str, Any]
+    dtype: torch.dtype | str | None = None
+    device: torch.device | None = None
+    device_map: Any = None
+    quantization: Any = None
+    attention: str | None = None
+    trusts_code: bool = False
+    hub: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    code: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    options: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
 
 def request_of(
@@ -93,7 +93,7 @@ def request_of(
 ) -> Request:
     """Sort the options, and find out what the name means."""
     _refuse_idle(options, known)
-    source = _source(name)
+    source = source_of(name)
     if revision is not None and Path(source).is_dir():
         raise OptionError(
             option="revision", problem="a folder has no revisions, so it has no effect"
@@ -120,7 +120,7 @@ def elsewhere(request: Request, name: str) -> Request:
     return attrs.evolve(
         request,
         name=name,
-        source=_source(name),
+        source=source_of(name),
         hub={word: held for word, held in request.hub.items() if word not in own},
         code={word: held for word, held in request.code.items() if word not in own},
     )
@@ -160,7 +160,7 @@ def _check_attention(asked: str | None) -> None:
         raise OptionError("attn_implementation", problem, nearest(asked, known))
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
     """Say where `from_pretrained` reads a name from."""
     if name.startswith(_BUILTIN):
         word = name.removeprefix(_BUILTIN)

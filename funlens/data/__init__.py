@@ -2,6 +2,7 @@
 
 import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
+from funlens.data._checkpoint import Checkpoint
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
 from funlens.data._interventions import (
     DECIDING,
@@ -50,6 +51,7 @@ __all__ = [
     "Apply",
     "Backward",
     "BosPolicy",
+    "Checkpoint",
     "Clamp",
     "DECIDING",
     "ForwardEdit",

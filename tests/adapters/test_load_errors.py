@@ -5,21 +5,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from funlens.adapters import load
+from funlens.adapters import from_module, load
+from funlens.engine import run
 from funlens.errors import (
     GatedModelError,
     LoadError,
     UnsupportedArchitectureError,
 )
+from funlens.testing import tiny_hf_model, tiny_inputs
 from tests.adapters.folders import TINY, change_config
 from tests.adapters.hub import answer
 
@@ -162,6 +166,21 @@ def test_layers_are_left_out_where_that_is_asked_for(saved: Path) -> None:
         assert torch.equal(whole.module.state_dict()[name], held)
 
 
+@pytest.mark.filterwarnings("ignore")  # peft's, about the base model's card
+def test_a_folder_of_adapters_says_what_it_is(tmp_path: Path) -> None:
+    """PEFT loads it, and `from_module` takes the result."""
+    config = peft.LoraConfig(target_modules=["o_proj"], init_lora_weights=False)
+    adapted: Any = peft.get_peft_model(tiny_hf_model("llama"), config).eval()
+    adapted.save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match="adapters for another model"):
+        load(tmp_path, device="cpu")
+    again = peft.PeftModel.from_pretrained(tiny_hf_model("llama"), tmp_path).eval()
+    inputs = tiny_inputs("llama")
+    with torch.no_grad():
+        expected = adapted(**inputs).logits
+    assert torch.equal(expected, run(from_module(again), inputs))
+
+
 def test_others_errors_stay_the_cause(saved: Path) -> None:
     """What transformers said is not lost."""
     cut_weights(saved)
@@ -207,6 +226,7 @@ def test_code_from_a_repository_needs_consent(saved: Path) -> None:
         (RevisionNotFoundError, "no such revision"),
         (RepositoryNotFoundError, "no such repository"),
         (GatedRepoError, "https://huggingface.co/some/model"),
+        (HfHubHTTPError, "does not know this token"),
     ],
 )
 def test_the_hubs_refusals_are_translated(
@@ -215,7 +235,7 @@ def test_the_hubs_refusals_are_translated(
     """Also where transformers has wrapped them."""
 
     def refuse(*args: Any, **options: Any) -> Any:
-        raise OSError from kind("refused", response=answer(403))
+        raise OSError from kind("refused", response=answer(401))
 
     monkeypatch.setattr(transformers.PreTrainedConfig, "get_config_dict", refuse)
     with pytest.raises(LoadError, match=words) as caught:
