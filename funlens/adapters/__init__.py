@@ -14,10 +14,9 @@ from funlens.adapters._language import (
     Block,
     Experts,
     Fused,
+    Mixer,
     Mlp,
-    NormKind,
     Stack,
-    StateSpace,
 )
 from funlens.adapters._load import load
 from funlens.adapters._load_config import ContextLengthWarning
@@ -25,12 +24,15 @@ from funlens.adapters._machinery import Machinery
 from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
 from funlens.adapters._registry import from_module, replaced, sites, supported
-from funlens.adapters._taps import Sizes, Tap, find
+from funlens.adapters._taps import Tap
+from funlens.adapters._toy import ToyConfig, toy, toy_module
+from funlens.adapters._tracr import from_tracr, tracr_outputs
 from funlens.adapters._transforms import (
     is_differentiating,
     is_forward_mode,
     is_functional,
 )
+from funlens.adapters._tree import Sizes, find
 from funlens.adapters._views import (
     BeforeSink,
     EveryRow,
@@ -81,16 +83,16 @@ __all__ = [
     "Heads",
     "Machinery",
     "Mlp",
-    "NormKind",
     "Point",
     "Scaled",
     "Seen",
     "Sizes",
     "Slots",
     "Stack",
-    "StateSpace",
+    "Mixer",
     "Swapped",
     "Tap",
+    "ToyConfig",
     "W_E",
     "W_K",
     "W_O",
@@ -112,6 +114,7 @@ __all__ = [
     "checkpoints",
     "find",
     "from_module",
+    "from_tracr",
     "generation_options",
     "head_results",
     "input_by_output",
@@ -133,6 +136,9 @@ __all__ = [
     "token_position",
     "tokenize_and_concatenate",
     "tokens_to_directions",
+    "toy",
+    "toy_module",
+    "tracr_outputs",
     "unless_same",
     "versions",
     "with_scale",

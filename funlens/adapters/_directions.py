@@ -6,7 +6,7 @@ from torch import Tensor
 
 from funlens.adapters._encoding import to_single_token
 from funlens.adapters._matrices import acting_weight
-from funlens.adapters._taps import find
+from funlens.adapters._tree import find
 from funlens.data import ModelSpec
 from funlens.errors import InputError, UnsupportedConfigError
 
@@ -48,7 +48,7 @@ def _as_ids(spec: ModelSpec, tokens: str | int | Tensor) -> Tensor:
 
 
 def _unembedding(spec: ModelSpec) -> Tensor:
-    path: str = spec.engine.arch.unembed
+    path: str = spec.engine.unembed
     found = find(spec.module, path) if path else None
     if found is None:
         raise UnsupportedConfigError(

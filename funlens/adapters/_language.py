@@ -1,9 +1,11 @@
 """The language of adapters: how one family spells what every transformer has.
 
-A table names module paths below a block (or below the model) and the few facts that
-paths do not tell: how a fused projection is laid out, whether blocks are parallel,
-which config field multiplies the stream. A path that a block does not have is left
-out; of several alternatives the first that is there counts.
+A table says what a family does not share with the common spelling (`_spelling.py`):
+paths below a block or below the model's body, and the few facts that paths do not
+tell, such as how a fused projection is laid out or which config field multiplies the
+stream. A path is one name or several alternatives; the first that is there counts, and
+a path that is not there is left out. A path that begins with `/` starts at the block
+where it would start at the part otherwise.
 """
 
 from collections.abc import Mapping
@@ -11,7 +13,23 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-NormKind: TypeAlias = Literal["layer", "rms"]
+from funlens.adapters._spelling import (
+    BLOCKS,
+    DOWN,
+    EXPERTS,
+    GATE,
+    GATE_UP,
+    KEY,
+    LN_FINAL,
+    OUT,
+    QUERY,
+    ROUTER,
+    SHARED,
+    UP,
+    VALUE,
+)
+
+Path: TypeAlias = str | tuple[str, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -19,47 +37,67 @@ class Fused:
     """Queries, keys and values in one projection.
 
     Attributes:
-        path: The projection.
+        path: The projection, below the attention.
         by_group: Whether heads come group by group (`q.. k v` for each key-value
             head), rather than all queries, all keys, all values.
+        order: Order of the three.
     """
 
-    path: str
+    path: Path
     by_group: bool = False
+    order: Literal["qkv", "qvk"] = "qkv"
 
 
 @attrs.frozen(kw_only=True)
 class Attention:
-    """Self-attention of a block.
+    """Attention of a block, over itself or over an encoder.
 
     Attributes:
         path: The attention module.
-        q: Query projection, below the block.
+        q: Query projection, below it.
         k: Key projection.
         v: Value projection.
         fused: The three in one, instead.
+        kv: Keys and values in one, keys first for each head, as latent attention has.
+        q_latent: What the queries are made from, where that is narrower.
+        kv_latent: What keys and values are made from, likewise.
         o: Output projection.
+        z: Module whose input the mixed heads are; the output projection if empty.
         added: Module whose output the block adds; the attention module if empty.
         has_rotary: Whether queries and keys are rotated.
-        has_interface: Whether it calls transformers' attention interface; the others
-            are built eager when scores or pattern are wanted.
-        sink: Whether rows of the pattern sum to less than one.
-        changed_in_place: Whether the family clamps its projections in place.
+        asks_by_name: Whether it looks at the name of the attention function, so that
+            another function changes what it does.
+        gated_query: Whether the query projection also gives a gate, behind each head.
+        sink: What lets rows of the pattern sum to less than one: a parameter of the
+            attention module that adds a column to the scores, where it is not None.
+        lossy: Why rows of the pattern sum to less than one otherwise.
+        changes: What happens to queries, keys or values between projection and mixing,
+            so that `z == pattern @ v` does not hold; empty where nothing does.
+        changed_in_place: Whether the family changes its projections in place.
         repeats_keys: Whether keys are repeated for each query head before rotation.
+        hidden: Sites that cannot be met on this family, and why.
     """
 
-    path: str
-    q: str = ""
-    k: str = ""
-    v: str = ""
+    path: Path
+    q: Path = QUERY
+    k: Path = KEY
+    v: Path = VALUE
     fused: Fused | None = None
-    o: str
-    added: str = ""
+    kv: Path = ""
+    q_latent: Path = ""
+    kv_latent: Path = ""
+    o: Path = OUT
+    z: Path = ""
+    added: Path = ""
     has_rotary: bool = True
-    has_interface: bool = True
-    sink: bool = False
+    asks_by_name: bool = False
+    gated_query: bool = False
+    sink: str = ""
+    lossy: str = ""
+    changes: str = ""
     changed_in_place: bool = False
     repeats_keys: bool = False
+    hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen(kw_only=True)
@@ -68,26 +106,23 @@ class Mlp:
 
     Attributes:
         path: The module; empty where a block holds its layers itself.
-        up: First projection.
+        up: First projection, below it.
         gate: Projection that goes through the activation, where there are two.
-        gate_up: Both in one, gate first, instead.
+        gate_up: Both in one, instead.
+        gate_first: Whether the gate is the first half of both.
         down: Last projection.
         added: Module whose output the block adds; the MLP itself if empty.
         changed_in_place: Whether the family later adds to that output in place.
     """
 
-    path: str = ""
-    up: str = ""
-    gate: str = ""
-    gate_up: str = ""
-    down: str
-    added: str = ""
+    path: Path = ""
+    up: Path = UP
+    gate: Path = GATE
+    gate_up: Path = GATE_UP
+    gate_first: bool = True
+    down: Path = DOWN
+    added: Path = ""
     changed_in_place: bool = False
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The modules that must be there for the table to be about this layer."""
-        return tuple(path for path in (self.up, self.gate, self.down) if path)
 
 
 @attrs.frozen(kw_only=True)
@@ -96,61 +131,78 @@ class Experts:
 
     Attributes:
         path: The module.
-        router: Its router, whose first projection gives the logits.
+        router: Its router, below it, whose first projection gives the logits.
         experts: The experts, which transformers' experts interface runs.
+        shared: What every token passes beside them.
+        added: Module whose output the block adds; the mixture itself if empty.
     """
 
-    path: str
-    router: str
-    experts: str
+    path: Path
+    router: Path = ROUTER
+    experts: Path = EXPERTS
+    shared: Path = SHARED
+    added: Path = ""
 
 
 @attrs.frozen(kw_only=True)
-class StateSpace:
-    """A state-space mixer (Mamba)."""
+class Mixer:
+    """What mixes positions by a recurrence or a convolution.
 
-    path: str
-    projection: str
-    parameters: str = ""
-    o: str
+    Attributes:
+        path: The module.
+        o: Its output projection, below it.
+        parts: Inner sites, and where each is met: `"in"` or `"out"` of a path.
+        added: Module whose output the block adds; the mixer itself if empty.
+    """
+
+    path: Path
+    o: Path = OUT
+    parts: Mapping[str, tuple[Literal["in", "out"], Path]] = attrs.field(
+        factory=dict[str, tuple[Literal["in", "out"], Path]]
+    )
+    added: Path = ""
 
 
 @attrs.frozen(kw_only=True)
 class Block:
-    """One layer.
+    """One layer. Of alternatives the first whose module is there counts.
 
     Attributes:
         ln1: Norm before attention.
-        attention: Self-attention, if the layer has it.
+        attention: Self-attention.
+        mixer: A recurrence or convolution, instead of attention or beside it.
         ln1_post: Norm of what attention returns, before it is added.
         cross: Attention over an encoder's output.
         mid: Module that the stream between attention and MLP enters or leaves, as
             `("in", path)` or `("out", path)`, where it is not the input of `ln2`.
         ln2: Norm before the MLP.
-        mlp: Alternatives for the MLP; the first whose paths exist counts.
+        mlp: The MLP or the mixture.
+        beside: A dense MLP beside a mixture, whose output is added as well.
         ln2_post: Norm of what the MLP returns, before it is added.
-        mixer: A state-space mixer.
         parallel: Whether attention and MLP read the same stream.
         stream_norm: Whether norms stand on the stream itself, as in BERT.
-        multiplier: Config field that multiplies what is added.
+        multiplier: Config field or number that multiplies what is added.
         extras: How many values a block returns after the residual.
         can_skip: Whether blocks pass nothing but the residual to each other.
+        unsummed: Why what a block adds is not the difference of its streams.
     """
 
-    ln1: str = ""
-    attention: Attention | None = None
-    ln1_post: str = ""
-    cross: Attention | None = None
+    ln1: Path = ""
+    attention: tuple[Attention, ...] = ()
+    mixer: tuple[Mixer, ...] = ()
+    ln1_post: Path = ""
+    cross: tuple[Attention, ...] = ()
     mid: tuple[Literal["in", "out"], str] | None = None
-    ln2: str = ""
+    ln2: Path = ""
     mlp: tuple[Mlp | Experts, ...] = ()
-    ln2_post: str = ""
-    mixer: StateSpace | None = None
+    beside: tuple[Mlp, ...] = ()
+    ln2_post: Path = ""
     parallel: bool = False
     stream_norm: bool = False
-    multiplier: str = ""
+    multiplier: str | float = ""
     extras: int = 0
     can_skip: bool = True
+    unsummed: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -158,26 +210,23 @@ class Stack:
     """Blocks in a row.
 
     Attributes:
-        blocks: The list of blocks.
+        blocks: The list of blocks, below the model's body.
         block: What a block looks like.
-        embed: Module whose output is the token embedding, as it enters the sum; of
-            alternatives the first that is there.
+        embed: Module whose output is the token embedding, as it enters the sum; the
+            model's own input embedding if empty.
         embed_multiplier: Config field that multiplies the embedding afterwards.
         pos_embed: Learned positions.
         ln_final: Norm after the last block.
+        config: Field of the config that describes this stack, where there are several.
     """
 
-    blocks: str
+    blocks: Path = BLOCKS
     block: Block
-    embed: str | tuple[str, ...] = ""
+    embed: Path = ""
     embed_multiplier: str = ""
-    pos_embed: str = ""
-    ln_final: str = ""
-
-    @property
-    def embeds(self) -> tuple[str, ...]:
-        """The alternatives for the embedding."""
-        return (self.embed,) if isinstance(self.embed, str) else self.embed
+    pos_embed: Path = ""
+    ln_final: Path = LN_FINAL
+    config: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -188,10 +237,14 @@ class Architecture:
         model_types: HuggingFace's names of it.
         when: Values of config fields under which this table is the right one.
         main: The main stack: of two, the decoder.
-        encoder: The stack beside it.
-        unembed: Module that maps the stream to logits.
-        norm: Kind of its norms.
-        is_causal: Whether positions see only earlier ones.
+        others: The stacks beside it: an encoder, a vision or audio tower.
+        body: Path of the model's body, where HuggingFace's `base_model` is not it.
+        unembed: Module that maps the stream to logits, where HuggingFace's
+            `get_output_embeddings` does not tell.
+        is_causal: Whether positions see only earlier ones, or the config field that
+            tells.
+        first_position: Config field of the number after which positions are counted;
+            from 0 without one.
         sizes: Config fields that are not called as usual.
         plain: Classes of modules with an autograd function of their own, which
             `torch.func` cannot pass, and the function of the same modelling file that
@@ -201,9 +254,10 @@ class Architecture:
     model_types: tuple[str, ...]
     when: Mapping[str, object] = attrs.field(factory=dict[str, object])
     main: Stack
-    encoder: Stack | None = None
-    unembed: str = "lm_head"
-    norm: NormKind = "rms"
-    is_causal: bool = True
+    others: Mapping[str, Stack] = attrs.field(factory=dict[str, Stack])
+    body: str = ""
+    unembed: Path = ""
+    is_causal: bool | str = True
+    first_position: str = ""
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
     plain: Mapping[str, str] = attrs.field(factory=dict[str, str])

@@ -15,6 +15,8 @@ from funlens.adapters._load_request import (
     OWN_OPTIONS,
     Request,
 )
+from funlens.adapters._toy import register_toys
+from funlens.adapters._toy_tables import TOY_TYPE
 from funlens.errors import LoadError, OptionError, UnsupportedArchitectureError, nearest
 
 _CONTEXT_FIELDS: Final = (
@@ -37,6 +39,8 @@ def config_of(request: Request) -> Any:
     model_type = str(fields.get("model_type", ""))
     if not model_type:
         raise _no_model(request)
+    if model_type == TOY_TYPE:
+        register_toys()
     if model_type not in CONFIG_MAPPING and "auto_map" not in fields:
         near = nearest(model_type, CONFIG_MAPPING)
         raise UnsupportedArchitectureError(model_type, near)

@@ -11,11 +11,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters._attention import ATTENTION
 from funlens.adapters._language import Architecture
 from funlens.adapters._offload import execution_device, is_offloaded
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
-from funlens.adapters._taps import Sizes, Tap, find, is_centered
+from funlens.adapters._taps import Binder, Tap
+from funlens.adapters._tree import find
 from funlens.data import Site, SiteInfo
 from funlens.errors import UnsupportedConfigError
 
@@ -29,26 +29,28 @@ class Machinery:
 
     Attributes:
         module: The structure without taps, for runs that look at nothing.
-        arch: The table that describes it.
-        config: HuggingFace's config, a private copy.
-        sizes: The numbers of the config.
+        binder: The table that describes it, and the numbers of its config.
         taps: Where each site is met.
         shapes: Axes and sizes of each site.
         blocks: Paths of the main stack's blocks.
-        has_interface: Whether its attention goes through transformers' interface.
+        embed: Path of the token embedding; empty without one.
+        unembed: Path of what maps the stream to logits; empty without one.
         attention: Name of the attention implementation that it came with.
+        watched: Attention modules that do not ask transformers for a function.
+        centered: Classes of norms that subtract the mean.
         plans: Plans of whole captures, which depend on no input.
     """
 
     module: nn.Module
-    arch: Architecture
-    config: Any
-    sizes: Sizes
+    binder: Binder
     taps: Mapping[Site, Tap]
     shapes: Mapping[Site, SiteInfo] = attrs.field(factory=dict[Site, SiteInfo])
     blocks: tuple[str, ...]
-    has_interface: bool
+    embed: str
+    unembed: str
     attention: str
+    watched: frozenset[str]
+    centered: frozenset[type]
     plans: dict[object, Any] = attrs.field(factory=dict[object, Any])
     _lock: Any = attrs.field(factory=threading.RLock)
     _own: threading.local = attrs.field(factory=threading.local)
@@ -58,9 +60,25 @@ class Machinery:
     )
 
     @property
-    def is_centered(self) -> bool:
-        """Whether the norms subtract the mean."""
-        return is_centered(self.arch.norm)
+    def arch(self) -> Architecture:
+        """The table."""
+        return self.binder.arch
+
+    @property
+    def config(self) -> Any:
+        """HuggingFace's config of the main stack."""
+        return self.binder.config
+
+    @property
+    def first_position(self) -> int:
+        """The number that counted positions start from."""
+        field = self.arch.first_position
+        return int(getattr(self.config, field)) + 1 if field else 0
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether blocks of the main stack pass nothing but the stream on."""
+        return self.arch.main.block.can_skip
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,7 +91,7 @@ class Machinery:
     @property
     def device(self) -> torch.device:
         """Device of the token embedding, where inputs enter."""
-        embed = find(self.module, self.arch.main.embeds[-1])
+        embed = find(self.module, self.embed)
         source = embed if embed is not None else self.module
         dispatched = execution_device(source)
         if dispatched is not None:
@@ -101,11 +119,6 @@ class Machinery:
         """Sort whole sites by the order of the forward pass."""
         return sorted(sites, key=self._order.__getitem__)
 
-    def changes_values(self, layer: int, stack: str) -> bool:
-        """Tell whether values change between their projection and the mixing."""
-        tap = self.taps[Site(part="v", layer=layer, stack=stack)]
-        return tap.in_place
-
     def bare(self) -> nn.Module:
         """Give the structure without taps, to be run."""
         if not self.is_offloaded:
@@ -119,7 +132,7 @@ class Machinery:
             eager: Whether attention is looked into: families without the interface
                 have a skeleton of their own for that.
         """
-        apart = eager and not self.has_interface and self.attention != "eager"
+        apart = self._is_apart(eager=eager)
         if self.is_offloaded:
             return self._of_thread(str(apart), partial(self._new, eager=apart))
         with self._lock:
@@ -134,9 +147,9 @@ class Machinery:
             made[key] = make()
         return made[key]
 
-    @property
-    def _unembed(self) -> Tap:
-        return Tap(site=Site(part="logits"), path=self.arch.unembed, side="in")
+    def _is_apart(self, *, eager: bool) -> bool:
+        """Tell whether looking into attention takes a structure of its own."""
+        return eager and bool(self.watched) and self.attention != "eager"
 
     def faked(self, fake: Callable[[Tensor], Tensor], *, eager: bool) -> nn.Module:
         """Make a structure with taps whose tensors have no values.
@@ -145,7 +158,7 @@ class Machinery:
             fake: Makes a tensor without values of one with.
             eager: As for `tapped`.
         """
-        apart = eager and not self.has_interface and self.attention != "eager"
+        apart = self._is_apart(eager=eager)
         tensors = chain(self.module.parameters(), self.module.buffers())
         replaced = {id(tensor): fake(tensor) for tensor in tensors}
         module = self._new(eager=apart, replaced=replaced)
@@ -155,19 +168,23 @@ class Machinery:
     def _new(
         self, *, eager: bool, replaced: Mapping[int, Tensor] | None = None
     ) -> nn.Module:
-        own = "eager" if eager else None
+        taps = [*self.taps.values()]
+        if self.unembed:
+            site = Site(part="logits")
+            taps.append(Tap(site=site, path=self.unembed, side="in"))
         return put_taps(
             bare_copy(self.module, replaced),
-            [*self.taps.values(), self._unembed],
+            taps,
             blocks=dict.fromkeys(self.blocks, self.arch.main.block.extras),
-            attention=ATTENTION if self.has_interface else own,
+            eager=eager,
+            watched=self.watched,
             plain=self.arch.plain,
         )
 
     @contextmanager
     def lent(self, *, eager: bool) -> Generator[nn.Module]:
         """Lend a tapped structure to one caller, who may swap its parameters."""
-        apart = eager and not self.has_interface and self.attention != "eager"
+        apart = self._is_apart(eager=eager)
         with self._lock:
             spare = self._spare.setdefault(apart, [])
             module = spare.pop() if spare else self._new(eager=apart)

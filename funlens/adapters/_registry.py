@@ -1,9 +1,9 @@
 """From a HuggingFace module to a spec."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 from torch import nn
@@ -13,10 +13,12 @@ from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._language import Architecture
 from funlens.adapters._machinery import Machinery
-from funlens.adapters._skeleton import bare_copy
-from funlens.adapters._taps import Binder, Tap, find, sizes_of, taps_of
+from funlens.adapters._skeleton import bare_copy, has_interface
+from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
 from funlens.adapters._tokenizer import check_bos, tokenizer_in
-from funlens.data import AXES, BosPolicy, ModelSpec, SiteInfo
+from funlens.adapters._tree import Sizes, features, find, path_of
+from funlens.adapters._views import is_centered
+from funlens.data import AXES, BosPolicy, ModelSpec, Site, SiteInfo
 from funlens.errors import (
     InputError,
     UnsupportedArchitectureError,
@@ -87,41 +89,82 @@ def from_module(
     check_bos(bos)
     text = tokenizer_in(tokenizer)
     inner = _unwrapped(module)
-    config = inner.config
-    arch = adapter or _table_for(config)
+    arch = adapter or _table_for(inner.config)
     register_attention()
     register_experts()
     skeleton = bare_copy(inner)
-    skeleton_config: Any = skeleton.config
-    binder = Binder(
-        arch=arch,
-        module=skeleton,
-        config=skeleton_config,
-        sizes=sizes_of(arch, skeleton_config),
-    )
-    taps = {tap.site: tap for tap in _checked(taps_of(binder), binder)}
+    binder = _bound(arch, skeleton)
+    taps = {tap.site: tap for tap in taps_of(binder)}
+    unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
+    if unembed or not _is_body(skeleton):
+        site = Site(part="logits")
+        sizes = {"vocab": _n_logits(skeleton, unembed, binder)}
+        taps[site] = Tap(site=site, path="", side="out", sizes=sizes)
     machinery = Machinery(
         module=skeleton,
-        arch=arch,
-        config=skeleton_config,
-        sizes=binder.sizes,
+        binder=binder,
         taps=taps,
-        blocks=_blocks(binder),
-        has_interface=_has_interface(arch),
-        attention=_attention_of(skeleton_config, arch),
+        blocks=blocks_of(binder, arch.main),
+        embed=binder.below_body(arch.main.embed) or binder.embed,
+        unembed=unembed,
+        attention=_attention_of(binder.config, skeleton),
+        watched=_watched(skeleton, taps.values()),
+        centered=_centered(skeleton, taps.values(), binder.width),
     )
     spec = _spec(machinery, text, name or type(inner).__name__, revision, bos)
     return spec if text is tokenizer else attrs.evolve(spec, processor=tokenizer)
 
 
-def _has_interface(arch: Architecture) -> bool:
-    words = arch.main.block.attention
-    return words is not None and words.has_interface
+def _bound(arch: Architecture, skeleton: Any) -> Binder:
+    config = skeleton.config
+    main = getattr(config, arch.main.config or "", None) or config.get_text_config()
+    body = arch.body or path_of(skeleton, skeleton.base_model)
+    return Binder(
+        arch=arch,
+        module=skeleton,
+        body=body,
+        config=main,
+        sizes=Sizes(names=arch.sizes, config=main),
+        embed=_held(skeleton, "input"),
+    )
 
 
-def _attention_of(config: Any, arch: Architecture) -> str:
+def _held(skeleton: Any, end: Literal["input", "output"]) -> str:
+    """Path of the embedding that HuggingFace calls the model's own."""
+    try:
+        part = getattr(skeleton, f"get_{end}_embeddings")()
+    except (NotImplementedError, AttributeError):
+        return ""
+    return path_of(skeleton, part) if isinstance(part, nn.Module) else ""
+
+
+def _is_body(skeleton: Any) -> bool:
+    """Tell whether a model is a base model, which gives no logits."""
+    return skeleton.base_model is skeleton and "For" not in type(skeleton).__name__
+
+
+def _n_logits(skeleton: Any, unembed: str, binder: Binder) -> int:
+    if unembed:
+        width = features(find(skeleton, unembed))[1]
+        return width or binder.sizes.d_vocab
+    return int(getattr(skeleton.config, "num_labels", 0))
+
+
+def _watched(skeleton: nn.Module, taps: Iterable[Tap]) -> frozenset[str]:
+    """List the attention modules that do not ask transformers for a function."""
+    met = {tap.path: tap for tap in taps if tap.side == "pattern"}
+    found = ((tap, find(skeleton, path)) for path, tap in met.items())
+    return frozenset(
+        tap.path
+        for tap, at in found
+        if at is not None and (tap.by_name or not has_interface(at))
+    )
+
+
+def _attention_of(config: Any, skeleton: nn.Module) -> str:
     own = getattr(config, "_attn_implementation", None) or "eager"
-    if own not in _KNOWN_ATTENTION and own != ATTENTION and _has_interface(arch):
+    asks = any(has_interface(part) for part in skeleton.modules())
+    if own not in _KNOWN_ATTENTION and own != ATTENTION and asks:
         raise UnsupportedConfigError(
             config.model_type,
             f"its attention implementation is {own!r}, and sites can be met under "
@@ -183,21 +226,11 @@ def _without_peft(module: nn.Module) -> Any:
     return base()
 
 
-def _checked(taps: tuple[Tap, ...], binder: Binder) -> tuple[Tap, ...]:
-    for tap in taps:
-        if tap.path and find(binder.module, tap.path) is None:
-            raise UnsupportedConfigError(
-                binder.arch.model_types[0],
-                f"the table expects a module {tap.path!r} for {tap.site}, and there "
-                "is none; transformers may have renamed it",
-            )
-    return taps
-
-
-def _blocks(binder: Binder) -> tuple[str, ...]:
-    stack = binder.arch.main
-    blocks: Any = find(binder.module, stack.blocks)
-    return tuple(f"{stack.blocks}.{at}" for at in range(len(blocks)))
+def _centered(skeleton: nn.Module, taps: Iterable[Tap], width: int) -> frozenset[type]:
+    """Find the classes of norms that subtract the mean, each by trying it once."""
+    norms = [find(skeleton, tap.path) for tap in taps if tap.side == "scale"]
+    by_class = {type(norm): norm for norm in norms if norm is not None}
+    return frozenset(cls for cls, norm in by_class.items() if is_centered(norm, width))
 
 
 def _spec(
@@ -207,33 +240,28 @@ def _spec(
     revision: str | None,
     bos: BosPolicy,
 ) -> ModelSpec:
-    sizes, arch = machinery.sizes, machinery.arch
-    infos = tuple(_info(tap, machinery) for tap in machinery.taps.values())
+    binder = machinery.binder
+    infos = tuple(_info(tap) for tap in machinery.taps.values())
     machinery = attrs.evolve(machinery, shapes={info.site: info for info in infos})
-    widths = {
-        size
-        for info in infos
-        for axis, size in zip(info.axes, info.shape, strict=True)
-        if axis == "d_mlp" and isinstance(size, int)
-    }
-    parts = {info.site.part for info in infos}
+    parts = {info.site.part for info in infos if not info.site.stack}
+    config = skeleton_config(machinery)
     return ModelSpec(
         name=name,
         revision=revision,
-        model_type=machinery.config.model_type,
+        model_type=config.model_type,
         n_layers=len(machinery.blocks),
-        n_heads=sizes.n_heads if "z" in parts else 0,
-        n_kv_heads=sizes.n_kv_heads if "z" in parts else 0,
-        d_model=sizes.d_model,
-        d_head=sizes.d_head if "z" in parts else 0,
-        d_mlp=widths.pop() if len(widths) == 1 else 0,
-        d_vocab=sizes.d_vocab,
-        n_ctx=sizes.n_ctx,
-        is_causal=arch.is_causal,
-        is_encoder_decoder=arch.encoder is not None,
-        is_parallel=arch.main.block.parallel,
+        n_heads=_size(infos, "z", "head"),
+        n_kv_heads=_size(infos, "v", "kv_head"),
+        d_model=binder.width,
+        d_head=_size(infos, "z", "d_head"),
+        d_mlp=_size(infos, "mlp_post", "d_mlp"),
+        d_vocab=binder.sizes.d_vocab,
+        n_ctx=binder.sizes.n_ctx,
+        is_causal=_is_causal(binder),
+        is_encoder_decoder=binder.has_encoder,
+        is_parallel="attn_out" in parts and "resid_mid" not in parts,
         is_gated="mlp_gate" in parts,
-        has_stream_norm=arch.main.block.stream_norm,
+        has_stream_norm=binder.arch.main.block.stream_norm,
         sites=infos,
         tokenizer=tokenizer,
         bos=bos,
@@ -241,49 +269,33 @@ def _spec(
     )
 
 
-def _info(tap: Tap, machinery: Machinery) -> SiteInfo:
-    axes = AXES[tap.site.part]
-    known = _axis_sizes(tap, machinery)
-    shape = tuple(known.get(axis, axis) for axis in axes)
-    return SiteInfo(site=tap.site, axes=axes, shape=shape, read_only=tap.read_only)
+def skeleton_config(machinery: Machinery) -> Any:
+    """Give the config of the whole model."""
+    module: Any = machinery.module
+    return module.config
 
 
-def _axis_sizes(tap: Tap, machinery: Machinery) -> Mapping[str, int]:
-    sizes = machinery.sizes
-    known = {
-        "one": 1,
-        "d_model": sizes.d_model,
-        "head": sizes.n_heads,
-        "kv_head": sizes.n_kv_heads,
-        "d_head": sizes.d_head,
-        "vocab": sizes.d_vocab,
-        "choice": int(getattr(machinery.config, "num_experts_per_tok", 0) or 0),
+def _is_causal(binder: Binder) -> bool:
+    told = binder.arch.is_causal
+    return bool(getattr(binder.config, told)) if isinstance(told, str) else told
+
+
+def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:
+    """Give the length of an axis in the main stack; 0 where layers differ."""
+    sizes = {
+        size
+        for info in infos
+        for name, size in zip(info.axes, info.shape, strict=True)
+        if info.site.part == part and not info.site.stack and name == axis
     }
-    at: Any = find(machinery.module, tap.path) if tap.path else None
-    if "expert" in AXES[tap.site.part] and at is not None:
-        known["expert"] = int(at.weight.shape[0])
-    widths = {"d_mlp", "d_inner", "d_ssm_proj", "d_ssm_params"}
-    for axis in widths.intersection(AXES[tap.site.part]):
-        known[axis] = _width(tap, at)
-    return known
+    size = sizes.pop() if len(sizes) == 1 else 0
+    return size if isinstance(size, int) else 0
 
 
-def _width(tap: Tap, at: Any) -> int:
-    entering, leaving = _features(at)
-    width = entering if tap.side == "in" else leaving
-    return width // 2 if tap.site.part != "mlp_post" and _is_half(tap) else width
-
-
-def _is_half(tap: Tap) -> bool:
-    return type(tap.view).__name__ == "Half"
-
-
-def _features(at: Any) -> tuple[int, int]:
-    """Inputs and outputs of a linear map, HuggingFace's Conv1D and PEFT's included."""
-    at = getattr(at, "base_layer", at)
-    if hasattr(at, "in_features"):
-        return int(at.in_features), int(at.out_features)
-    return int(at.weight.shape[0]), int(at.weight.shape[1])
+def _info(tap: Tap) -> SiteInfo:
+    axes = AXES[tap.site.part]
+    shape = tuple(tap.sizes.get(axis) or axis for axis in axes)
+    return SiteInfo(site=tap.site, axes=axes, shape=shape, read_only=tap.read_only)
 
 
 def replaced(spec: ModelSpec, module: nn.Module) -> ModelSpec:
@@ -291,14 +303,15 @@ def replaced(spec: ModelSpec, module: nn.Module) -> ModelSpec:
     old: Machinery = spec.engine
     fresh = Machinery(
         module=module,
-        arch=old.arch,
-        config=getattr(module, "config", old.config),
-        sizes=old.sizes,
+        binder=attrs.evolve(old.binder, module=module),
         taps=old.taps,
         shapes=old.shapes,
         blocks=old.blocks,
-        has_interface=old.has_interface,
+        embed=old.embed,
+        unembed=old.unembed,
         attention=old.attention,
+        watched=old.watched,
+        centered=old.centered,
     )
     return attrs.evolve(spec, engine=fresh)
 

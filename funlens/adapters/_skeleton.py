@@ -8,7 +8,7 @@ import copy
 import functools
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from torch import Tensor, nn
@@ -18,11 +18,13 @@ from funlens.adapters._attention import ATTENTION
 from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
 from funlens.adapters._sharing import shared_with
-from funlens.adapters._taps import Side, Tap, find
+from funlens.adapters._taps import Side, Tap
 from funlens.adapters._transforms import is_functional
+from funlens.adapters._tree import find
 
-_ATTENTION_FIELD: Final = "_attn_implementation"
-_EXPERTS_FIELD: Final = "_experts_implementation"
+# HuggingFace's own setters would also change the configs inside a config.
+_ATTENTION_FIELD: Final = "_attn_implementation_internal"
+_EXPERTS_FIELD: Final = "_experts_implementation_internal"
 _OF_ATTENTION: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
 _IDS: Final = ("decoder_input_ids", "input_ids", "inputs_embeds")
 
@@ -46,7 +48,8 @@ def put_taps(
     taps: Iterable[Tap],
     *,
     blocks: Mapping[str, int],
-    attention: str | None,
+    eager: bool,
+    watched: Collection[str],
     plain: Mapping[str, str],
 ) -> nn.Module:
     """Place the taps of a bare copy.
@@ -56,12 +59,12 @@ def put_taps(
         taps: What to tap.
         blocks: Blocks, which a run may leave out, and how much each returns after
             the residual.
-        attention: Attention implementation to set; None leaves the module's own.
+        eager: Whether modules that choose their own attention are to run eager.
+        watched: Attention modules that do not ask transformers for a function.
         plain: Classes of modules that `torch.func` cannot pass, and the function of
             their modelling file that computes the same.
     """
-    if attention is not None:
-        _set_implementation(skeleton, _ATTENTION_FIELD, attention, "funlens_base")
+    _set_attention(skeleton, [find(skeleton, path) for path in watched], eager=eager)
     _set_implementation(skeleton, _EXPERTS_FIELD, EXPERTS, "funlens_experts")
     sides: defaultdict[str, set[Side]] = defaultdict(set)
     for tap in taps:
@@ -70,12 +73,34 @@ def put_taps(
         at = find(skeleton, path) if path else skeleton
         if at is None:  # the taps were made from this module's own tree
             raise AssertionError(path)
-        _place(at, path, wanted, interface=attention == ATTENTION)
+        _place(at, path, wanted, watched=path in watched)
     _announce(skeleton)
     _make_plain(skeleton, plain)
     for path, extras in blocks.items():
         _make_skippable(find(skeleton, path) or skeleton, path, extras=extras)
     return skeleton
+
+
+def has_interface(part: nn.Module) -> bool:
+    """Tell whether a module's file asks transformers for its attention function."""
+    names = vars(sys.modules[type(part).__module__])
+    return "ALL_ATTENTION_FUNCTIONS" in names and "eager_attention_forward" in names
+
+
+def _set_attention(
+    skeleton: nn.Module, watched: Sequence[nn.Module | None], *, eager: bool
+) -> None:
+    """Let attention go through funlens's function where it goes through any."""
+    found = [*_configs(skeleton, _ATTENTION_FIELD)]
+    apart = {id(getattr(part, "config", None)) for part in watched}
+    asking = {id(config) for part, config in found if has_interface(part)} - apart
+    for part, config in found:
+        part.__dict__.setdefault("funlens_base", getattr(config, _ATTENTION_FIELD))
+    for _, config in found:
+        if id(config) in asking:
+            setattr(config, _ATTENTION_FIELD, ATTENTION)
+        elif eager:
+            setattr(config, _ATTENTION_FIELD, "eager")
 
 
 def _set_implementation(skeleton: nn.Module, field: str, name: str, note: str) -> None:
@@ -100,7 +125,7 @@ def _configs(skeleton: nn.Module, field: str) -> Iterator[tuple[nn.Module, Any]]
             yield part, config
 
 
-def _place(at: nn.Module, path: str, sides: set[Side], *, interface: bool) -> None:
+def _place(at: nn.Module, path: str, sides: set[Side], *, watched: bool) -> None:
     """Place the taps of one module."""
     if "in" in sides:
         at.register_forward_pre_hook(_entering((path, "in")), with_kwargs=True)
@@ -111,7 +136,7 @@ def _place(at: nn.Module, path: str, sides: set[Side], *, interface: bool) -> No
     inside = sides - {"in", "scale", "heads", "out"}
     if inside:
         at.__dict__["funlens_path"] = path
-    if "linear" in inside or (inside & _OF_ATTENTION and not interface):
+    if "linear" in inside or (inside & _OF_ATTENTION and watched):
         _watch_inside(at, path)
 
 

@@ -1,6 +1,6 @@
 """From a table and a module to taps: where each site is met."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -11,24 +11,28 @@ from funlens.adapters._language import (
     Attention,
     Block,
     Experts,
+    Mixer,
     Mlp,
-    NormKind,
+    Path,
     Stack,
 )
 from funlens.adapters._matrices import unreadable
+from funlens.adapters._tree import Sizes, features, find, first, joined, number
 from funlens.adapters._views import (
     WHOLE,
     BeforeSink,
     EveryRow,
     Half,
+    HeadPart,
     Heads,
     Scaled,
     Slots,
+    Square,
     Swapped,
     Tokens,
     View,
 )
-from funlens.data import Site
+from funlens.data import AXES, Site
 from funlens.errors import UnsupportedConfigError
 
 Side: TypeAlias = Literal[
@@ -57,8 +61,11 @@ class Tap:
         side: Its input, its output, or a step inside it.
         index: Which of several outputs.
         view: How the value lies in the tensor.
+        sizes: Lengths of its axes, as far as they are known without running.
+        note: What one would expect to hold of it and does not, and why.
         rejoins: Whether a changed value must also enter the sum at the block's end.
         in_place: Whether the model later changes that tensor in place.
+        by_name: Whether the module looks at the name of the attention function.
         all_keys: Whether positions count all keys, also those of a cache.
         read_only: Why it cannot be changed; empty where it can.
     """
@@ -68,81 +75,70 @@ class Tap:
     side: Side
     index: int = 0
     view: View = WHOLE
+    sizes: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    note: str = ""
     rejoins: bool = False
     in_place: bool = False
+    by_name: bool = False
     all_keys: bool = False
     read_only: str = ""
 
 
-@attrs.frozen(kw_only=True)
-class Sizes:
-    """Numbers that a config tells."""
-
-    n_layers: int
-    d_model: int
-    n_heads: int
-    n_kv_heads: int
-    d_head: int
-    d_vocab: int
-    n_ctx: int | None
-
-
 @attrs.frozen(kw_only=True, eq=False)
 class Binder:
-    """A table, a module, and the numbers of its config."""
+    """A table, a module, and the numbers of its config.
+
+    Attributes:
+        arch: The table.
+        module: The model.
+        body: Path of the body within it, which tables start at.
+        config: HuggingFace's config of the main stack.
+        sizes: Its numbers.
+        embed: Path of the model's own input embedding; empty without one.
+    """
 
     arch: Architecture
     module: nn.Module
+    body: str
     config: Any
     sizes: Sizes
+    embed: str
 
-    def has(self, path: str) -> bool:
-        """Tell whether the module has a submodule."""
-        return bool(path) and find(self.module, path) is not None
+    @property
+    def width(self) -> int:
+        """Width of the main stack's stream."""
+        return self.sizes.width(self.config)
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the model has an encoder beside its main stack."""
+        encoder = self.arch.others.get("encoder")
+        return encoder is not None and bool(self.below_body(encoder.blocks))
 
-def find(module: nn.Module, path: str) -> nn.Module | None:
-    """Follow a dotted path; None where it ends early."""
-    found: object = module
-    for name in path.split("."):
-        if not isinstance(found, nn.Module):
-            return None
-        found = dict(found.named_children()).get(name)
-    return found if isinstance(found, nn.Module) else None
+    def at(self, path: Path, base: str = "") -> str:
+        """Resolve the alternatives of a path below a base; empty if none is there."""
+        return first(self.module, path, base)
 
-
-def sizes_of(arch: Architecture, config: Any) -> Sizes:
-    """Read the sizes from a config, under the family's names of them."""
-
-    def read(word: str, *names: str) -> int | None:
-        for name in (arch.sizes.get(word, ""), *names):
-            value = getattr(config, name, None) if name else None
-            if isinstance(value, int):
-                return int(value)
-        return None
-
-    d_model = read("d_model", "hidden_size", "d_model") or 0
-    n_heads = read("n_heads", "num_attention_heads", "n_head") or 0
-    d_head = read("d_head", "head_dim") or (d_model // n_heads if n_heads else 0)
-    n_kv_heads = _falcon_kv_heads(config) or read("n_kv_heads", "num_key_value_heads")
-    return Sizes(
-        n_layers=read("n_layers", "num_hidden_layers", "n_layer") or 0,
-        d_model=d_model,
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads or n_heads,
-        d_head=d_head,
-        d_vocab=read("d_vocab", "vocab_size") or 0,
-        n_ctx=read("n_ctx", "max_position_embeddings", "n_positions", "max_seq_len"),
-    )
+    def below_body(self, path: Path) -> str:
+        """Resolve a path below the model's body, or below the model."""
+        return self.at(path, self.body) or self.at(path)
 
 
-def _falcon_kv_heads(config: Any) -> int | None:
-    """Falcon's `num_kv_heads` counts only in the new architecture."""
-    if not hasattr(config, "new_decoder_architecture"):
-        return None
-    if config.new_decoder_architecture:
-        return int(config.num_kv_heads)
-    return 1 if config.multi_query else int(config.num_attention_heads)
+def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
+    """List the paths of a stack's blocks.
+
+    Raises:
+        UnsupportedConfigError: There is no list of blocks where the table says.
+    """
+    path = binder.below_body(stack.blocks)
+    found = find(binder.module, path) if path else None
+    if not isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
+        raise UnsupportedConfigError(
+            binder.arch.model_types[0],
+            f"it has no list of blocks at {stack.blocks!r}; transformers may have "
+            "renamed it",
+        )
+    return tuple(f"{path}.{name}" for name, _ in found.named_children())
 
 
 def taps_of(binder: Binder) -> tuple[Tap, ...]:
@@ -151,48 +147,51 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
     Raises:
         UnsupportedConfigError: A path of the table is not in the module.
     """
-    arch = binder.arch
-    taps = (
-        [] if arch.encoder is None else [*_stack_taps(binder, arch.encoder, "encoder")]
-    )
-    taps += _stack_taps(binder, arch.main, "")
-    taps.append(Tap(site=Site(part="logits"), path="", side="out"))
+    taps: list[Tap] = []
+    for name, stack in binder.arch.others.items():
+        if binder.below_body(stack.blocks):
+            taps += _stack_taps(binder, stack, name)
+    taps += _stack_taps(binder, binder.arch.main, "")
     return tuple(taps)
 
 
 def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
-    def site(part: str) -> Site:
-        return Site(part=part, stack=name)
-
-    embed = next((path for path in stack.embeds if binder.has(path)), None)
-    if embed is not None:
-        factor = _multiplier(binder, stack.embed_multiplier)
-        view = Scaled(factor) if factor != 1.0 else WHOLE
-        yield Tap(site=site("embed"), path=embed, side="out", view=view)
-    if binder.has(stack.pos_embed):
-        path = stack.pos_embed
-        yield Tap(site=site("pos_embed"), path=path, side="out", view=EveryRow())
-    blocks = find(binder.module, stack.blocks)
-    if not isinstance(blocks, nn.ModuleList):
-        raise UnsupportedConfigError(
-            binder.arch.model_types[0], f"it has no list of blocks at {stack.blocks!r}"
-        )
-    for layer in range(len(blocks)):
-        yield from _Layer(
+    config = getattr(binder.config, stack.config) if stack.config else binder.config
+    blocks = blocks_of(binder, stack)
+    layers = [
+        _Layer(
             binder=binder,
+            config=config,
             block=stack.block,
-            path=f"{stack.blocks}.{layer}",
+            path=path,
             stack=name,
             layer=layer,
-        ).taps()
-    if binder.has(stack.ln_final):
-        path = stack.ln_final
-        yield Tap(site=site("ln_final_scale"), path=path, side="scale")
-        yield Tap(site=site("ln_final_normalized"), path=path, side="out")
+        )
+        for layer, path in enumerate(blocks)
+    ]
+    width = {"d_model": binder.sizes.width(config)}
 
+    def model_tap(part: str, path: str, side: Side, **more: Any) -> Tap:
+        site = Site(part=part, stack=name)
+        at = find(binder.module, path)
+        own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
+        sizes = {**width, **own, "one": 1}
+        return Tap(site=site, path=path, side=side, sizes=sizes, **more)
 
-def _multiplier(binder: Binder, field: str) -> float:
-    return float(getattr(binder.config, field)) if field else 1.0
+    embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
+    if embed:
+        factor = number(config, stack.embed_multiplier)
+        view = Scaled(factor) if factor != 1.0 else WHOLE
+        yield model_tap("embed", embed, "out", view=view)
+    pos_embed = binder.below_body(stack.pos_embed)
+    if pos_embed:
+        yield model_tap("pos_embed", pos_embed, "out", view=EveryRow())
+    for layer in layers:
+        yield from layer.taps()
+    ln_final = binder.below_body(stack.ln_final)
+    if ln_final:
+        yield model_tap("ln_final_scale", ln_final, "scale")
+        yield model_tap("ln_final_normalized", ln_final, "out")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -200,160 +199,351 @@ class _Layer:
     """One block of a stack, and its taps."""
 
     binder: Binder
+    config: Any
     block: Block
     path: str
     stack: str
     layer: int
 
-    def has(self, path: str) -> bool:
-        """Tell whether the block has a submodule."""
-        return bool(path) and self.binder.has(f"{self.path}.{path}")
+    def at(self, path: Path, base: str = "") -> str:
+        """Resolve a path below a part of the block, itself a path below the block."""
+        names = (path,) if isinstance(path, str) else path
+        for name in names:
+            absolute = name.startswith("/")
+            start = self.path if absolute else joined(self.path, base)
+            found = self.binder.at(name.removeprefix("/"), start)
+            if found:
+                return found.removeprefix(f"{self.path}.")
+        return ""
 
-    def is_readable(self, path: str) -> bool:
-        """Tell whether a submodule's weight can be read, quantized or not."""
-        at = find(self.binder.module, f"{self.path}.{path}")
-        return at is not None and not unreadable(at)
+    def module(self, path: str) -> Any:
+        """Give the module at a path below the block."""
+        return find(self.binder.module, joined(self.path, path))
 
     def tap(self, part: str, path: str, side: Side, **more: Any) -> Tap:
         """Make a tap of this layer."""
-        at = f"{self.path}.{path}" if path else self.path
         site = Site(part=part, layer=self.layer, stack=self.stack)
-        return Tap(site=site, path=at, side=side, **more)
+        sizes = {
+            "one": 1,
+            "d_model": self.binder.sizes.width(self.config),
+            **more.pop("sizes", {}),
+        }
+        at = joined(self.path, path)
+        return Tap(site=site, path=at, side=side, sizes=sizes, **more)
 
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
         block = self.block
         yield self.tap("resid_pre", "", "in")
         yield from self.norm("ln1", block.ln1)
-        if block.attention is not None and self.has(block.attention.o):
-            yield from self.attention(block.attention)
-        yield from self.cross_attention()
+        attention = self.chosen(block.attention)
+        if attention is not None:
+            yield from _Heads(self, attention, "").taps()
         yield from self.mixer()
+        cross = self.chosen(block.cross) if self.binder.has_encoder else None
+        if cross is not None:
+            yield from _Heads(self, cross, "cross_").taps()
         yield from self.middle()
         yield from self.norm("ln2", block.ln2)
         yield from self.feed_forward()
-        yield self.tap("resid_post", "", "out")
+        note = block.unsummed
+        if block.stream_norm:
+            note = "a norm stands on the stream itself"
+        yield self.tap("resid_post", "", "out", note=note)
 
-    def norm(self, word: str, path: str) -> Iterator[Tap]:
+    def chosen(self, alternatives: tuple[Attention, ...]) -> Attention | None:
+        """Pick the first whose module and output projection are there."""
+        for words in alternatives:
+            path = self.at(words.path)
+            if path and self.at(words.o, path):
+                return words
+        return None
+
+    def norm(self, word: str, path: Path) -> Iterator[Tap]:
         """A norm's scale and output."""
-        if self.has(path):
-            yield self.tap(f"{word}_scale", path, "scale")
-            yield self.tap(f"{word}_normalized", path, "out")
+        at = self.at(path)
+        if at:
+            yield self.tap(f"{word}_scale", at, "scale")
+            yield self.tap(f"{word}_normalized", at, "out")
 
     def added(self, part: str, path: str, **more: Any) -> Tap:
         """What the block adds to the stream."""
-        factor = _multiplier(self.binder, self.block.multiplier)
+        factor = number(self.config, self.block.multiplier)
         view = Scaled(factor) if factor != 1.0 else WHOLE
         return self.tap(part, path, "out", view=view, **more)
 
-    def attention(self, words: Attention) -> Iterator[Tap]:
-        """Self-attention, from its input to what is added."""
-        sizes = self.binder.sizes
-        yield self.tap("attn_in", words.path, "in")
-        yield from self.projections(words)
-        if words.has_rotary:
-            yield self.tap("rot_q", words.path, "rot_q", view=Swapped())
-            repeats = sizes.n_heads // sizes.n_kv_heads if words.repeats_keys else 1
-            view = Swapped(repeats)
-            yield self.tap("rot_k", words.path, "rot_k", view=view, all_keys=True)
-        view = BeforeSink() if words.sink else WHOLE
-        yield self.tap("attn_scores", words.path, "scores", view=view)
-        yield self.tap("pattern", words.path, "pattern", view=view)
-        yield self.tap("z", words.o, "in", view=Heads(sizes.n_heads))
-        if self.is_readable(words.o):
-            yield self.tap("head_result", words.o, "heads", view=Heads(sizes.n_heads))
-        yield self.tap("attn_proj", words.o, "out")
-        yield self.added("attn_out", self.block.ln1_post or words.added or words.path)
-
-    def projections(self, words: Attention) -> Iterator[Tap]:
-        """Queries, keys and values, before rotation."""
-        heads, groups = self.binder.sizes.n_heads, self.binder.sizes.n_kv_heads
-        if words.fused is None:
-            changed = words.changed_in_place
-            for part, path in (("q", words.q), ("k", words.k), ("v", words.v)):
-                view = Heads(heads if part == "q" else groups)
-                yield self.tap(part, path, "out", view=view, in_place=changed)
-            return
-        times = groups if words.fused.by_group else 1
-        each, kv = heads // times, groups // times
-        bounds = (0, each, each + kv, each + 2 * kv)
-        for part, start, stop in zip("qkv", bounds[:-1], bounds[1:], strict=True):
-            view = Slots(times, bounds[-1], start, stop)
-            yield self.tap(part, words.fused.path, "out", view=view)
-
-    def cross_attention(self) -> Iterator[Tap]:
-        """Attention over the encoder's output."""
-        words = self.block.cross
-        if words is None or not self.has(words.o):
-            return
-        view = Heads(self.binder.sizes.n_heads)
-        yield self.tap("cross_q", words.q, "out", view=view)
-        yield self.tap("cross_k", words.k, "out", view=view)
-        yield self.tap("cross_v", words.v, "out", view=view)
-        yield self.tap("cross_scores", words.path, "scores")
-        yield self.tap("cross_pattern", words.path, "pattern")
-        yield self.tap("cross_z", words.o, "in", view=view)
-        yield self.tap("cross_out", words.path, "out")
-
     def mixer(self) -> Iterator[Tap]:
-        """A state-space mixer."""
-        words = self.block.mixer
-        if words is None or not self.has(words.path):
+        """A recurrence or a convolution."""
+        for words in self.block.mixer:
+            path = self.at(words.path)
+            out = self.at(words.o, path) if path else ""
+            if not out:
+                continue
+            yield self.tap("ssm_in", path, "in")
+            yield from self.inner(words, path)
+            width = features(self.module(out))[0]
+            yield self.tap("ssm_post", out, "in", sizes={"d_inner": width})
+            added = self.at(self.block.ln1_post) or self.at(words.added, path)
+            yield self.added("ssm_out", added or path)
             return
-        yield self.tap("ssm_in", words.path, "in")
-        yield self.tap("ssm_proj", words.projection, "out")
-        if self.has(words.parameters):
-            yield self.tap("ssm_params", words.parameters, "out")
-        yield self.tap("ssm_post", words.o, "in")
-        yield self.added("ssm_out", words.path)
+
+    def inner(self, words: Mixer, base: str) -> Iterator[Tap]:
+        """The steps inside a recurrence."""
+        for part, (side, path) in words.parts.items():
+            at = self.at(path, base)
+            if at:
+                entering, leaving = features(self.module(at))
+                width = entering if side == "in" else leaving
+                (axis,) = {*AXES[part]} - {"batch", "pos"}
+                yield self.tap(part, at, side, sizes={axis: width})
 
     def middle(self) -> Iterator[Tap]:
         """The stream between attention and MLP."""
         block = self.block
         if block.mid is not None:
             side, path = block.mid
-            joined = side == "in" and path == "mlp"
-            yield self.tap("resid_mid", path, side, rejoins=joined)
-        elif not block.parallel and self.has(block.ln2):
-            yield self.tap("resid_mid", block.ln2, "in", rejoins=True)
+            at = self.at(path)
+            joins = side == "in" and not self.at(block.ln2)
+            if at:
+                yield self.mid(at, side, rejoins=joins)
+        elif not block.parallel and self.at(block.ln2):
+            yield self.mid(self.at(block.ln2), "in", rejoins=True)
+
+    def mid(self, path: str, side: Side, *, rejoins: bool) -> Tap:
+        """Where the stream between attention and MLP is met."""
+        why = self.block.unsummed if rejoins else ""
+        return self.tap("resid_mid", path, side, rejoins=rejoins, read_only=why)
 
     def feed_forward(self) -> Iterator[Tap]:
         """The MLP or the experts, from the input to what is added."""
         for words in self.block.mlp:
-            if isinstance(words, Experts) and self.has(words.router):
-                yield from self.experts(words)
-                return
-            paths = () if isinstance(words, Experts) else words.paths
-            if isinstance(words, Mlp) and all(self.has(path) for path in paths):
-                yield from self.dense(words)
+            path = self.at(words.path)
+            if words.path and not path:
+                continue
+            if isinstance(words, Experts):
+                if self.at(words.router, path):
+                    yield from self.mixture(words, path)
+                    return
+            elif self.at(words.down, path):
+                yield from self.dense(words, path)
                 return
 
-    def experts(self, words: Experts) -> Iterator[Tap]:
+    def mixture(self, words: Experts, path: str) -> Iterator[Tap]:
         """A mixture of experts."""
-        yield self.tap("mlp_in", words.path, "in")
-        yield self.tap("router_logits", words.router, "linear")
-        yield self.tap("router_weights", words.experts, "weights")
-        yield self.tap("router_indices", words.experts, "choices")
-        yield self.tap("expert_out", words.experts, "experts", view=Tokens())
-        yield self.added("mlp_out", self.block.ln2_post or words.path)
+        yield self.tap("mlp_in", path, "in")
+        router, experts = self.at(words.router, path), self.at(words.experts, path)
+        n_experts = int(getattr(self.module(experts), "num_experts", 0) or 0)
+        sizes = {"expert": n_experts} if n_experts else {}
+        yield self.tap("router_logits", router, "linear", view=Tokens(), sizes=sizes)
+        if hasattr(self.module(experts), "is_transposed"):  # of the experts interface
+            yield self.tap("router_weights", experts, "weights", view=Tokens())
+            yield self.tap("router_indices", experts, "choices", view=Tokens())
+            yield self.tap("expert_out", experts, "experts", view=Tokens())
+        shared = self.at(words.shared, path)
+        if shared:
+            yield self.tap("shared_out", shared, "out")
+        added = self.at(self.block.ln2_post) or self.at(words.added, path)
+        yield self.added("mlp_out", added or path)
+        for dense in self.block.beside:
+            if self.at(dense.path):
+                yield self.added("dense_out", self.at(dense.path))
 
-    def dense(self, words: Mlp) -> Iterator[Tap]:
+    def dense(self, words: Mlp, path: str) -> Iterator[Tap]:
         """A dense MLP."""
-        yield self.tap("mlp_in", words.path or words.up, "in")
-        if words.gate:
-            yield self.tap("mlp_gate", words.gate, "out")
-        if words.gate_up:
-            yield self.tap("mlp_gate", words.gate_up, "out", view=Half(second=False))
-            yield self.tap("mlp_pre", words.gate_up, "out", view=Half(second=True))
-        else:
-            yield self.tap("mlp_pre", words.up, "out")
-        yield self.tap("mlp_post", words.down, "in")
+        up, gate = self.at(words.up, path), self.at(words.gate, path)
+        both, down = self.at(words.gate_up, path), self.at(words.down, path)
+        width = {"d_mlp": features(self.module(down))[0]}
+        yield self.tap("mlp_in", path or up or both, "in")
+        if gate:
+            yield self.tap("mlp_gate", gate, "out", sizes=width)
+        if up:
+            yield self.tap("mlp_pre", up, "out", sizes=width)
+        elif both:
+            gate_half = Half(second=not words.gate_first)
+            up_half = Half(second=words.gate_first)
+            yield self.tap("mlp_gate", both, "out", view=gate_half, sizes=width)
+            yield self.tap("mlp_pre", both, "out", view=up_half, sizes=width)
+        yield self.tap("mlp_post", down, "in", sizes=width)
         changed = words.changed_in_place
-        yield self.tap("mlp_proj", words.down, "out", in_place=changed)
-        path = self.block.ln2_post or words.added or words.path or words.down
-        yield self.added("mlp_out", path, in_place=changed)
+        yield self.tap("mlp_proj", down, "out", in_place=changed)
+        added = self.at(self.block.ln2_post) or self.at(words.added, path)
+        yield self.added("mlp_out", added or path or down, in_place=changed)
 
 
-def is_centered(kind: NormKind) -> bool:
-    """Tell whether norms of a kind subtract the mean."""
-    return kind == "layer"
+@attrs.frozen
+class _Heads:
+    """The attention of a layer, and its taps."""
+
+    layer: _Layer
+    words: Attention
+    prefix: str
+
+    def taps(self) -> Iterator[Tap]:
+        """From the attention's input to what is added."""
+        for tap in self._every():
+            name = tap.site.part.removeprefix("cross_")
+            if name not in self.words.hidden:
+                yield tap
+
+    def _every(self) -> Iterator[Tap]:
+        words, path = self.words, self._path
+        yield from self._inputs()
+        if words.has_rotary:
+            sizes = self._sizes(self._n_heads)
+            yield self._tap("rot_q", path, "rot_q", view=Swapped(), sizes=sizes)
+            repeats = self._n_heads // self._n_kv_heads if words.repeats_keys else 1
+            sizes = self._sizes(self._n_kv_heads, kv=True)
+            yield self._tap(
+                "rot_k",
+                path,
+                "rot_k",
+                view=Swapped(repeats),
+                all_keys=True,
+                sizes=sizes,
+            )
+        sink = (
+            getattr(self.layer.module(path), words.sink, None) if words.sink else None
+        )
+        view = Square() if sink is None else BeforeSink()
+        note = words.lossy if sink is None else "an attention sink"
+        sizes = {"head": self._n_heads}
+        scores = f"{'' if self.prefix else 'attn_'}scores"
+        yield self._tap(scores, path, "scores", view=view, sizes=sizes)
+        yield self._tap(
+            "pattern",
+            path,
+            "pattern",
+            view=view,
+            sizes=sizes,
+            note=note,
+            by_name=words.asks_by_name,
+        )
+        yield from self._outputs()
+
+    def _inputs(self) -> Iterator[Tap]:
+        words, path = self.words, self._path
+        if not self.prefix:
+            yield self._tap("attn_in", path, "in")
+        for part, latent in (
+            ("q_latent", words.q_latent),
+            ("kv_latent", words.kv_latent),
+        ):
+            at = self._at(latent)
+            if at:
+                norm = self.layer.module(at)
+                sizes = {"d_latent": int(norm.weight.shape[-1])}
+                yield self._tap(part, at, "out", sizes=sizes)
+        fused = self._at(words.fused.path) if words.fused else ""
+        yield from self._fused(fused) if fused else self._separate()
+
+    def _separate(self) -> Iterator[Tap]:
+        words = self.words
+        for part, path in (("q", words.q), ("k", words.k), ("v", words.v)):
+            at = self._at(path)
+            if not at:
+                continue
+            count = self._n_heads if part == "q" else self._n_kv_heads
+            width = features(self.layer.module(at))[1]
+            view: View = Heads(count)
+            if part == "q" and words.gated_query:
+                width //= 2
+                view = HeadPart(count, 0, width // count)
+            sizes = self._axes(part, count, width // count)
+            yield self._tap(
+                part, at, "out", view=view, sizes=sizes, in_place=words.changed_in_place
+            )
+        both = self._at(words.kv)
+        if both:
+            count = self._n_kv_heads
+            width = features(self.layer.module(both))[1] // count
+            d_value = features(self.layer.module(self._at(words.o)))[0] // self._n_heads
+            view = HeadPart(count, width - d_value, width)
+            sizes = self._axes("v", count, d_value)
+            yield self._tap("v", both, "out", view=view, sizes=sizes, all_keys=True)
+
+    def _fused(self, path: str) -> Iterator[Tap]:
+        words = self.words
+        if words.fused is None:
+            return
+        heads, groups = self._n_heads, self._n_kv_heads
+        times = groups if words.fused.by_group else 1
+        counts = {"q": heads // times, "k": groups // times, "v": groups // times}
+        total, start = sum(counts.values()), 0
+        width = features(self.layer.module(path))[1] // (total * times)
+        for part in words.fused.order:
+            view = Slots(times, total, start, start + counts[part])
+            start += counts[part]
+            sizes = self._axes(part, heads if part == "q" else groups, width)
+            in_place = words.changed_in_place
+            yield self._tap(
+                part, path, "out", view=view, sizes=sizes, in_place=in_place
+            )
+
+    def _outputs(self) -> Iterator[Tap]:
+        words, layer = self.words, self.layer
+        out = self._at(words.o)
+        count = self._n_heads
+        mixed = self._at(words.z) or out
+        sizes = self._axes("q", count, features(layer.module(mixed))[0] // count)
+        note = words.changes
+        if words.changed_in_place:
+            note = "values change in place between projection and mixing"
+        yield self._tap("z", mixed, "in", view=Heads(count), sizes=sizes, note=note)
+        if not self.prefix:
+            if mixed == out and not unreadable(layer.module(out)):
+                sizes = {"head": count}
+                view = Heads(count)
+                yield self._tap("head_result", out, "heads", view=view, sizes=sizes)
+            yield self._tap("attn_proj", out, "out")
+        post = "" if self.prefix else layer.at(layer.block.ln1_post)
+        added = post or self._at(words.added) or self._path
+        tap = layer.added("attn_out", added)
+        yield attrs.evolve(tap, site=self._site("out" if self.prefix else "attn_out"))
+
+    @property
+    def _path(self) -> str:
+        return self.layer.at(self.words.path)
+
+    def _at(self, path: Path) -> str:
+        return self.layer.at(path, self._path)
+
+    @property
+    def _d_head(self) -> int:
+        module = self.layer.module(self._path)
+        return self.layer.binder.sizes.head_width(module, self.layer.config)
+
+    @property
+    def _n_heads(self) -> int:
+        at = self._at(self.words.q)
+        if not at or not self._d_head:
+            return self.layer.binder.sizes.heads(self.layer.config)
+        width = features(self.layer.module(at))[1]
+        return width // self._d_head // (2 if self.words.gated_query else 1)
+
+    @property
+    def _n_kv_heads(self) -> int:
+        words = self.words
+        fused = self._at(words.fused.path) if words.fused else ""
+        if fused and self._d_head:
+            width = features(self.layer.module(fused))[1]
+            return (width // self._d_head - self._n_heads) // 2
+        at = self._at(words.k) or ("" if words.kv else self._at(words.v))
+        if not at or not self._d_head:
+            module = self.layer.module(self._path)
+            return self.layer.binder.sizes.kv_heads(
+                module, self.layer.config, self._n_heads
+            )
+        return features(self.layer.module(at))[1] // self._d_head
+
+    def _sizes(self, count: int, *, kv: bool = False) -> dict[str, int]:
+        return {"kv_head" if kv else "head": count, "d_head": self._d_head}
+
+    def _axes(self, part: str, count: int, width: int) -> dict[str, int]:
+        return {"head" if part == "q" else "kv_head": count, "d_head": width}
+
+    def _site(self, part: str) -> Site:
+        layer = self.layer
+        return Site(part=self.prefix + part, layer=layer.layer, stack=layer.stack)
+
+    def _tap(self, part: str, path: str, side: Side, **more: Any) -> Tap:
+        return self.layer.tap(self.prefix + part, path, side, **more)

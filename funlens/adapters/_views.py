@@ -4,6 +4,7 @@
 the value did not change, `write` gives back the bits that were there.
 """
 
+from itertools import chain
 from typing import Final, TypeAlias
 
 import attrs
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from funlens.adapters._matrices import acting_weight, stored_input_first
+from funlens.adapters._offload import execution_device
 
 
 def _split(tensor: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
@@ -63,6 +65,28 @@ class Heads:
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Join the last two axes."""
         return Whole().write(raw, value.flatten(-2))
+
+
+@attrs.frozen
+class HeadPart:
+    """A part of each head's columns, of heads next to each other on the last axis."""
+
+    n_heads: int
+    start: int
+    stop: int
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Split the last axis and cut each head."""
+        flat = raw.squeeze(1) if raw.ndim == 4 else raw  # noqa: PLR2004 -- a latent, as one head
+        whole = Heads(self.n_heads).read(flat, batch)
+        return whole[..., self.start : self.stop]
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the part back between the others."""
+        split = _split(raw, -1, (self.n_heads, -1))
+        inner = value.reshape(*split.shape[:-1], self.stop - self.start)
+        before, after = split[..., : self.start], split[..., self.stop :]
+        return torch.cat([before, inner, after], dim=-1).flatten(-2)
 
 
 @attrs.frozen
@@ -134,6 +158,19 @@ class Swapped:
 
 
 @attrs.frozen
+class Square:
+    """Scores or a pattern; some families run all rows' heads on one axis."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Unfold rows and heads."""
+        return _split(raw, 0, (batch, -1)) if raw.ndim == 3 else raw  # noqa: PLR2004 -- head query key
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Fold back."""
+        return value.reshape(raw.shape) if value.shape != raw.shape else value
+
+
+@attrs.frozen
 class BeforeSink:
     """Attention without the last column, which belongs to no key."""
 
@@ -170,7 +207,7 @@ class EveryRow:
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Repeat for each row."""
-        return raw.expand(batch, *raw.shape[1:]) if raw.ndim == 3 else raw  # noqa: PLR2004 -- batch pos width
+        return raw.expand(batch, *raw.shape[-2:])
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Keep each row's own."""
@@ -179,7 +216,17 @@ class EveryRow:
 
 
 View: TypeAlias = (
-    Whole | Tokens | Heads | Slots | Half | Swapped | BeforeSink | Scaled | EveryRow
+    Whole
+    | Tokens
+    | Heads
+    | HeadPart
+    | Slots
+    | Half
+    | Swapped
+    | Square
+    | BeforeSink
+    | Scaled
+    | EveryRow
 )
 
 WHOLE: Final = Whole()
@@ -199,6 +246,26 @@ def norm_scale(norm: nn.Module, entered: Tensor, *, centered: bool) -> Tensor:
         wide = wide - wide.mean(-1, keepdim=True)
     mean_square = wide.square().mean(-1, keepdim=True)
     return (mean_square + float(eps)).sqrt().to(entered.dtype)
+
+
+@torch.no_grad()
+def is_centered(norm: nn.Module, width: int) -> bool:
+    """Tell whether a norm subtracts the mean: whether adding 1 changes nothing.
+
+    A norm on no device is taken for one that does.
+    """
+    held = next(chain(norm.parameters(), norm.buffers()), None)
+    device = execution_device(norm)  # its weight may be away between forwards
+    if device is None and held is not None and held.is_meta:
+        return True
+    weight = getattr(norm, "weight", None)
+    size = weight.shape[-1] if isinstance(weight, Tensor) and weight.ndim else width
+    like = torch.empty(0) if held is None else held
+    dtype = like.dtype if like.is_floating_point() else torch.float32
+    device = device or like.device
+    probe = torch.linspace(-1.0, 1.0, size, dtype=dtype, device=device)[None, None]
+    one, other = norm(probe), norm(probe + 1.0)
+    return bool((one - other).abs().max() < 0.1 * one.abs().max())
 
 
 def with_scale(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._matrices import acting_bias, acting_weight
-from funlens.adapters._taps import find
+from funlens.adapters._tree import find
 from funlens.adapters._views import input_by_output
 from funlens.data import ModelSpec, Site
 from funlens.errors import UnsupportedConfigError
@@ -21,7 +21,7 @@ _OPT_OFFSET = 2  # OPT leaves the first two rows of its positions unused
 
 def W_E(spec: ModelSpec) -> Float[Tensor, "vocab d_embed"]:
     """Give the token embedding, as stored: before any multiplier or projection."""
-    return _weight(spec, spec.engine.arch.main.embeds[-1])
+    return _weight(spec, spec.engine.binder.embed)
 
 
 def W_pos(spec: ModelSpec) -> Float[Tensor, "n_ctx d_model"]:
@@ -30,13 +30,15 @@ def W_pos(spec: ModelSpec) -> Float[Tensor, "n_ctx d_model"]:
     Raises:
         UnsupportedConfigError: The model has none.
     """
-    weight = _weight(spec, spec.engine.arch.main.pos_embed)
+    weight = _weight(
+        spec, spec.engine.binder.below_body(spec.engine.arch.main.pos_embed)
+    )
     return weight[_OPT_OFFSET:] if spec.model_type == "opt" else weight
 
 
 def W_U(spec: ModelSpec) -> Float[Tensor, "d_embed vocab"]:
     """Give the unembedding."""
-    return _weight(spec, spec.engine.arch.unembed).mT
+    return _weight(spec, spec.engine.unembed).mT
 
 
 def W_Q(spec: ModelSpec) -> Float[Tensor, "layer head d_model d_head"]:

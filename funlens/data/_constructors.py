@@ -9,6 +9,7 @@ __all__ = [
     "attn_out",
     "attn_proj",
     "attn_scores",
+    "audio",
     "cross_k",
     "cross_out",
     "cross_pattern",
@@ -16,11 +17,13 @@ __all__ = [
     "cross_scores",
     "cross_v",
     "cross_z",
+    "dense_out",
     "embed",
     "encoder",
     "expert_out",
     "head_result",
     "k",
+    "kv_latent",
     "ln1_normalized",
     "ln1_scale",
     "ln2_normalized",
@@ -37,6 +40,7 @@ __all__ = [
     "pattern",
     "pos_embed",
     "q",
+    "q_latent",
     "resid_mid",
     "resid_post",
     "resid_pre",
@@ -45,12 +49,14 @@ __all__ = [
     "router_indices",
     "router_logits",
     "router_weights",
+    "shared_out",
     "ssm_in",
     "ssm_out",
     "ssm_params",
     "ssm_post",
     "ssm_proj",
     "v",
+    "vision",
     "z",
 ]
 
@@ -90,6 +96,12 @@ ln_final_normalized: Final = Part("ln_final_normalized")
 attn_in: Final = Part("attn_in")
 """What the attention module is given."""
 
+q_latent: Final = Part("q_latent")
+"""What queries are made from, in latent attention."""
+
+kv_latent: Final = Part("kv_latent")
+"""What keys and values are made from, in latent attention: what its cache holds."""
+
 q: Final = Part("q")
 """Queries before rotation and before any norm of their own."""
 
@@ -126,6 +138,9 @@ attn_out: Final = Part("attn_out")
 mlp_in: Final = Part("mlp_in")
 """What the MLP is given."""
 
+shared_out: Final = Part("shared_out")
+"""What the experts that every token passes add, within a mixture."""
+
 mlp_pre: Final = Part("mlp_pre")
 """First projection of the MLP; on gated ones the factor beside the gate."""
 
@@ -152,6 +167,9 @@ router_weights: Final = Part("router_weights")
 
 expert_out: Final = Part("expert_out")
 """What each chosen expert adds: its output times its weight, in the router's order."""
+
+dense_out: Final = Part("dense_out")
+"""Exactly what a dense MLP beside a mixture of experts adds to the stream."""
 
 ssm_in: Final = Part("ssm_in")
 """What a state-space mixer is given."""
@@ -193,15 +211,24 @@ cross_out: Final = Part("cross_out")
 """Exactly what attention over an encoder adds to the stream."""
 
 
-class _Encoder:
-    """The same parts in the encoder that stands beside the main stack."""
+class _Stack:
+    """The same parts in a stack beside the main one."""
 
-    def __getattr__(self, name: str) -> Part:
-        """Name a part of the encoder."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return Part(name, "encoder")
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, part: str) -> Part:
+        """Name a part of the stack."""
+        if part.startswith("_"):
+            raise AttributeError(part)
+        return Part(part, self._name)
 
 
-encoder: Final = _Encoder()
+encoder: Final = _Stack("encoder")
 """The same parts in an encoder: `encoder.resid_post(3)`."""
+
+vision: Final = _Stack("vision")
+"""The same parts in a vision tower: `vision.pattern(0)`."""
+
+audio: Final = _Stack("audio")
+"""The same parts in an audio tower."""

@@ -11,6 +11,7 @@ _HEADS: Final = ("batch", "pos", "head", "d_head")
 _KV_HEADS: Final = ("batch", "pos", "kv_head", "d_head")
 _PATTERN: Final = ("batch", "head", "query", "key")
 _NEURONS: Final = ("batch", "pos", "d_mlp")
+_LATENT: Final = ("batch", "pos", "d_latent")
 _CHANNELS: Final = ("batch", "pos", "d_inner")
 
 MODEL_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -27,6 +28,8 @@ LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "ln1_scale": _SCALE,
     "ln1_normalized": _RESIDUAL,
     "attn_in": _RESIDUAL,
+    "q_latent": _LATENT,
+    "kv_latent": _LATENT,
     "q": _HEADS,
     "k": _KV_HEADS,
     "v": _KV_HEADS,
@@ -53,11 +56,13 @@ LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "router_indices": ("batch", "pos", "choice"),
     "router_weights": ("batch", "pos", "choice"),
     "expert_out": ("batch", "pos", "choice", "d_model"),
+    "shared_out": _RESIDUAL,
     "mlp_pre": _NEURONS,
     "mlp_gate": _NEURONS,
     "mlp_post": _NEURONS,
     "mlp_proj": _RESIDUAL,
     "mlp_out": _RESIDUAL,
+    "dense_out": _RESIDUAL,
     "ssm_in": _RESIDUAL,
     "ssm_proj": ("batch", "pos", "d_ssm_proj"),
     "ssm_params": ("batch", "pos", "d_ssm_params"),
@@ -82,7 +87,7 @@ SELECTED_AXES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The axes that each word of a selection can mean."""
 
-STACKS: Final = ("", "encoder")
+STACKS: Final = ("", "encoder", "vision", "audio")
 """The main stack (the decoder, where there are two) and its companions."""
 
 # TransformerLens's name within a block, and the part here. Its hook_pre is the gate's

@@ -67,10 +67,11 @@ def tensors(edit: Intervention) -> tuple[Tensor, ...]:
 
 
 def fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Tell whether a shape is the expected one or its trailing axes."""
-    return (
-        len(shape) <= len(expected) and expected[len(expected) - len(shape) :] == shape
-    )
+    """Tell whether a shape is the expected one or its last axes; 0 is any length."""
+    if len(shape) > len(expected):
+        return False
+    trailing = expected[len(expected) - len(shape) :]
+    return all(size in {0, given} for size, given in zip(trailing, shape, strict=True))
 
 
 def changed(  # noqa: C901, PLR0911 -- one short case for each kind

@@ -295,10 +295,10 @@ def _check_options(spec: ModelSpec, options: Mapping[str, Any], *, edits: bool) 
     for name in options:
         if name not in known:
             raise OptionError(name, "generate has no such option", nearest(name, known))
-    if not hasattr(spec.module, "generate"):
+    if not spec.is_causal or not hasattr(spec.module, "generate"):
         raise InputError(
             f"{spec.model_type} does not generate",
-            "a model with a language head",
+            "a causal model with a language head",
             "Use `run`",
         )
     if edits and int(options.get("num_beams") or 1) > 1:

@@ -35,6 +35,10 @@ class Frame:
     stops: tuple[int, ...] | None = None
 
 
+UNKNOWN: Final = Frame(batch=0, n_pos=0)
+"""The positions of a stack whose input is made inside the model."""
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Prepared:
     """Keyword arguments for the forward, and the positions of each stack."""
@@ -187,7 +191,8 @@ def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> No
     """Count positions from each row's first real token."""
     if "position_ids" not in given and accepts(spec.module, "position_ids"):
         counted = mask.long().cumsum(-1) - 1
-        given["position_ids"] = counted.clamp(min=0)
+        first = spec.engine.first_position
+        given["position_ids"] = counted.clamp(min=0) + first
 
 
 def _with_decoder(spec: ModelSpec, given: dict[str, Any], frame: Frame) -> Prepared:

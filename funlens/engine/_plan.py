@@ -25,7 +25,7 @@ from funlens.data import (
     to_sites,
 )
 from funlens.engine._edits import check_dtype, fits, operand
-from funlens.engine._inputs import Frame
+from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._where import Axis, resolved
 from funlens.errors import (
     ConflictError,
@@ -39,6 +39,7 @@ from funlens.errors import (
 )
 
 _MOST_PLANS: Final = 32  # a spec is asked for few kinds of capture
+_AFTER_MID: Final = ("mlp_out", "dense_out")
 _INSIDE: Final = frozenset({"scores", "pattern"})
 _NEEDS_EAGER: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
 
@@ -79,7 +80,7 @@ class Act:
         backward: Interventions on the gradient.
         keeps: Captures.
         stash: Name under which the value is kept for the end of the block.
-        rejoin: Names of the two values that replace the block's output.
+        rejoin: Names of the values whose sum replaces the block's output.
     """
 
     tap: Tap
@@ -87,7 +88,7 @@ class Act:
     backward: tuple[Edit, ...] = ()
     keeps: tuple[Keep, ...] = ()
     stash: str = ""
-    rejoin: tuple[str, str] | None = None
+    rejoin: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -171,19 +172,19 @@ def tap_of(spec: ModelSpec, site: Site) -> Tap:
 def axis_sizes(
     spec: ModelSpec, site: Site, frames: Mapping[str, Frame]
 ) -> dict[str, int]:
-    """Give the length of each axis of a site in one run."""
+    """Give the length of each axis of a site in one run; 0 where it is not known."""
     machinery: Machinery = spec.engine
     info = machinery.shapes[site.whole]
-    frame = frames[site.stack]
+    frame = frames.get(site.stack, UNKNOWN)
     known = {
         "batch": frame.batch,
         "pos": frame.n_pos,
         "query": frame.n_pos,
         "key": frame.n_pos,
-        "source": frames["encoder"].n_pos if "encoder" in frames else 0,
+        "source": frames.get("encoder", UNKNOWN).n_pos,
     }
     return {
-        axis: size if isinstance(size, int) else known[axis]
+        axis: size if isinstance(size, int) else known.get(axis, 0)
         for axis, size in zip(info.axes, info.shape, strict=True)
     }
 
@@ -212,7 +213,8 @@ def check_edit(
     for axis in sorted(edit.where, key=lambda a: -a.at):
         found = axis.found
         n_found = len(found[0]) if found and isinstance(found[0], tuple) else len(found)
-        shape[axis.at] = (shape[axis.at][0], n_found)
+        if axis.later is None:
+            shape[axis.at] = (shape[axis.at][0], n_found)
     dropped = {axis.at for axis in edit.where if axis.dropped}
     left = [pair for at, pair in enumerate(shape) if at not in dropped]
     expected = tuple(size for _, size in left)
@@ -382,9 +384,8 @@ def _laid_out(
 def _inside_of_families(
     machinery: Machinery, acts: Mapping[Point, list[Act]]
 ) -> frozenset[str]:
-    if machinery.has_interface:
-        return frozenset()
-    return frozenset(path for path, side in acts if side in _NEEDS_EAGER)
+    found = frozenset(path for path, side in acts if side in _NEEDS_EAGER)
+    return found & machinery.watched
 
 
 def _rejoin(
@@ -394,11 +395,14 @@ def _rejoin(
     layer: int | None,
 ) -> None:
     """Let an edit of the stream within a block also reach the sum at its end."""
-
-    def tap(part: str) -> Tap:
-        return machinery.taps[Site(part=part, layer=layer, stack=stack)]
-
-    mid, out, post = tap("resid_mid"), tap("mlp_out"), tap("resid_post")
-    names = (f"mid.{mid.site}", f"out.{out.site}")
-    acts[out.path, out.side].append(Act(tap=out, stash=names[1]))
-    acts[post.path, post.side].insert(0, Act(tap=post, rejoin=names))
+    places = {
+        part: machinery.taps.get(Site(part=part, layer=layer, stack=stack))
+        for part in ("resid_mid", *_AFTER_MID, "resid_post")
+    }
+    held = {part: tap for part, tap in places.items() if tap is not None}
+    mid, post = held.pop("resid_mid"), held.pop("resid_post")
+    names = [f"mid.{mid.site}.was", f"mid.{mid.site}"]
+    for tap in held.values():
+        names.append(f"out.{tap.site}")
+        acts[tap.path, tap.side].append(Act(tap=tap, stash=names[-1]))
+    acts[post.path, post.side].insert(0, Act(tap=post, rejoin=tuple(names)))

@@ -249,7 +249,7 @@ def _bare(
             return _called(machinery.bare(), kwargs).logits
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     options = Options(grad=grad)
-    if is_forward_mode():
+    if is_forward_mode() or _shift(spec, prepared) is not None:
         plan = make_plan(spec, prepared.frames, ())
         return traced(spec, prepared, plan, options=options)[0]
     with _recording(spec, grad=_wants_grad((), options)):
@@ -348,6 +348,7 @@ def traced(
         # SDPA's fused kernel has no derivative for a mask that carries a bias, as T5's
         forces_eager=is_forward_mode() or (spec.is_encoder_decoder and is_functional()),
     )
+    trace.shift = _shift(spec, prepared)
     _set_bounds(spec, trace, options, prepared.main)
     _set_logits(spec, trace, options, prepared)
     eager = plan.needs_eager or trace.forces_eager
@@ -419,7 +420,7 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
         if not 0 <= start < spec.n_layers:
             problem = f"layer {start} of {spec.n_layers}"
             raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
-        if not machinery.arch.main.block.can_skip:
+        if not machinery.can_skip:
             raise OptionError(
                 "start_at_layer",
                 f"the blocks of {spec.model_type} pass more than "
@@ -433,17 +434,32 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
         trace.skipped = frozenset(machinery.blocks[:start])
 
 
+def _shift(spec: ModelSpec, prepared: Prepared) -> tuple[Point, tuple[int, ...]] | None:
+    """Tell where learned positions are counted from each row's first token.
+
+    Nowhere, if nothing is padded on the left or the model is told its positions.
+    """
+    tap = spec.engine.taps.get(Site(part="pos_embed"))
+    starts = prepared.main.starts
+    is_told = "position_ids" in prepared.kwargs
+    if tap is None or starts is None or not any(starts) or is_told:
+        return None
+    return (tap.path, tap.side), starts
+
+
 def _set_logits(
     spec: ModelSpec, trace: Trace, options: Options, prepared: Prepared
 ) -> None:
     if options.logits_at is None:
         return
     machinery: Machinery = spec.engine
+    if not machinery.unembed:
+        raise OptionError("logits_at", f"{spec.name} has no unembedding")
     site = Site(part="ln_final_normalized", pos=options.logits_at)
     sizes = {"pos": prepared.main.n_pos}
     axes = resolved(site, sizes, prepared.frames)
     kept = tuple(attrs.evolve(axis, dropped=False) for axis in axes)
-    trace.logits_at = ((machinery.arch.unembed, "in"), kept)
+    trace.logits_at = ((machinery.unembed, "in"), kept)
 
 
 def _reached(

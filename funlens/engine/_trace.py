@@ -19,7 +19,7 @@ from funlens.adapters import (
 from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
 from funlens.engine._backward import with_gradient
 from funlens.engine._edits import changed
-from funlens.engine._inputs import Frame
+from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
 from funlens.engine._where import Axis, selected, written
 from funlens.errors import NeverActedError, NonFiniteError
@@ -59,6 +59,7 @@ class Trace:
         self.start: tuple[str, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
         self.stop: Point | None = None
+        self.shift: tuple[Point, tuple[int, ...]] | None = None
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
         self.captured: dict[Site, list[Tensor]] = {}
         self.versions: list[tuple[Site, Tensor, int]] = []
@@ -77,6 +78,7 @@ class Trace:
             or point == self.stop
             or (self.start is not None and point == (self.start[0], "in"))
             or (self.logits_at is not None and point == self.logits_at[0])
+            or (self.shift is not None and point == self.shift[0])
         )
 
     def wants_inside(self, path: str) -> bool:
@@ -97,6 +99,8 @@ class Trace:
         """Do what the plan says at a point."""
         if self.start is not None and point == (self.start[0], "in"):
             raw = self.start[1]
+        if self.shift is not None and point == self.shift[0]:
+            raw = _shifted(raw, self.shift[1])
         for step in self.plan.acts.get(point, ()):
             raw = self._step(step, raw, seen)
         if self.logits_at is not None and point == self.logits_at[0]:
@@ -107,9 +111,11 @@ class Trace:
 
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
         tensor = _tensor_of(raw, step.tap.index)
-        if step.rejoin is not None:
-            mid, out = (self.stashes.pop(name) for name in step.rejoin)
-            return _put(raw, step.tap.index, mid + out)
+        if step.rejoin:
+            was, mid, *outs = (self.stashes.pop(name) for name in step.rejoin)
+            added = outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
+            joined = unless_same(mid == was, tensor, mid + added)
+            return _put(raw, step.tap.index, joined)
         value = self._read(step.tap, tensor, seen)
         new = value
         offset = self._offset(step.tap, value)
@@ -131,6 +137,7 @@ class Trace:
                 self._keep(keep.site, part, in_place=step.tap.in_place)
         if step.stash:
             self.stashes[step.stash] = passed
+            self.stashes[f"{step.stash}.was"] = value
         return raw
 
     def _linked(self, value: Tensor) -> Tensor:
@@ -198,10 +205,11 @@ class Trace:
         return self.generators[index]
 
     def _read(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
-        batch = self.frames[tap.site.stack].batch
+        batch = self.frames.get(tap.site.stack, UNKNOWN).batch or 1
         if tap.side == "scale":
             entered = tap.view.read(seen.entered, batch)
-            return norm_scale(seen.module, entered, centered=self.machinery.is_centered)
+            centered = type(seen.module) in self.machinery.centered
+            return norm_scale(seen.module, entered, centered=centered)
         if tap.side == "heads":
             return head_results(seen.module, tap.view.read(seen.entered, batch))
         return tap.view.read(tensor, batch)
@@ -259,6 +267,15 @@ class Trace:
             )
             for index, record in enumerate(self.plan.interventions)
         )
+
+
+def _shifted(rows: Tensor, starts: tuple[int, ...]) -> Tensor:
+    """Move each row's positions to where its first token stands."""
+    every = rows.expand(len(starts), *rows.shape[-2:])
+    columns = torch.arange(every.shape[1], device=rows.device)
+    first = torch.tensor(starts, device=rows.device)[:, None]
+    moved = (columns - first).clamp(min=0)[..., None]
+    return every.gather(1, moved.expand_as(every))
 
 
 def _root(square: Tensor | None) -> Tensor:

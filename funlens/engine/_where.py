@@ -10,13 +10,14 @@ from torch import Tensor
 from funlens.data import (
     POSITION_WORDS,
     Generated,
+    Selection,
     Site,
     axis_of,
     columns,
     drops_axis,
     take,
 )
-from funlens.engine._inputs import Frame
+from funlens.engine._inputs import UNKNOWN, Frame
 
 Columns: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...]
 
@@ -31,6 +32,7 @@ class Axis:
         dropped: Whether the axis is left out of the value.
         moves: Whether the axis is a window that moves while generating.
         since: For generated positions: the first column of them.
+        later: A selection on an axis whose length only the run tells.
     """
 
     at: int
@@ -38,9 +40,12 @@ class Axis:
     dropped: bool = False
     moves: bool = False
     since: int | None = None
+    later: Selection | None = None
 
     def inside(self, size: int, offset: int) -> Columns:
         """Give the indices within a window of the axis; empty if none is."""
+        if self.later is not None:
+            return columns(self.later, size, site=str(self.later))
         start = offset if self.moves else 0
         if self.since is not None:
             return tuple(range(max(self.since - start, 0), size))
@@ -68,7 +73,7 @@ def resolved(
 
     Args:
         site: The site.
-        sizes: Length of every axis.
+        sizes: Length of every axis; 0 where only the run tells.
         frames: Positions of each stack.
 
     Raises:
@@ -78,10 +83,14 @@ def resolved(
     for word, chosen in site.selections:
         at = axis_of(site.part, word)
         axis = site.axes[at]
-        frame = frames["encoder" if axis == "source" else site.stack]
+        frame = frames.get("encoder" if axis == "source" else site.stack, UNKNOWN)
         moves = axis in {"pos", "query"}
         if isinstance(chosen, Generated):
             found.append(Axis(at=at, moves=moves, since=frame.n_pos))
+            continue
+        dropped = drops_axis(chosen)
+        if not sizes[axis]:
+            found.append(Axis(at=at, dropped=dropped, later=chosen))
             continue
         padded = word in POSITION_WORDS
         indices = columns(
@@ -91,7 +100,6 @@ def resolved(
             starts=frame.starts if padded else None,
             stops=frame.stops if padded else None,
         )
-        dropped = drops_axis(chosen)
         found.append(Axis(at=at, found=indices, dropped=dropped, moves=moves))
     return tuple(sorted(found, key=lambda axis: axis.at))
 

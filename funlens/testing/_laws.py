@@ -26,7 +26,7 @@ from funlens.testing._laws_sums import (
     writes_sum,
 )
 from funlens.testing._laws_transforms import slopes, vmap_loops
-from funlens.testing._subject import Certificate, LawResult, Subject
+from funlens.testing._subject import PADS, Certificate, LawResult, Subject
 
 _ROWS: Final = 2
 _COLUMNS: Final = 7
@@ -81,7 +81,8 @@ def _inputs(
         shape = (_ROWS, columns)
         return torch.randint(low, spec.d_vocab, shape, generator=generator)
 
-    drawn = {"input_ids": draw(_COLUMNS).to(spec.device)}
+    room = _COLUMNS if spec.n_ctx is None else max(1, spec.n_ctx - PADS)
+    drawn = {"input_ids": draw(min(_COLUMNS, room)).to(spec.device)}
     if spec.is_encoder_decoder:
         drawn["decoder_input_ids"] = draw(_COLUMNS - 2).to(spec.device)
     return drawn

@@ -79,8 +79,9 @@ def neutral_edits(subject: Subject) -> LawResult:
 def transplant(subject: Subject) -> LawResult:
     law = "a residual patched whole gives the other prompt's logits"
     spec = subject.spec
-    if spec.is_encoder_decoder:
-        return worst(law, {}, 0.0, why_not="the encoder's output is read as well")
+    if not spec.engine.can_skip:
+        why = "blocks pass more than the residual to each other"
+        return worst(law, {}, 0.0, why_not=why)
     other = dict(subject.inputs)
     other["input_ids"] = subject.inputs["input_ids"].flip(1)
     found: dict[str, float] = {}

@@ -6,7 +6,7 @@ import torch
 
 from funlens.data import Part, Site, Zero
 from funlens.engine import run, run_with_cache
-from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
+from funlens.testing._subject import PADS, LawResult, Subject, differ, exactly, worst
 
 
 @torch.no_grad()
@@ -40,13 +40,15 @@ def padding(subject: Subject) -> LawResult:
     if spec.is_encoder_decoder:
         return worst(law, {}, 0.0, why_not="checked on the encoder by the tests")
     tokens = subject.inputs["input_ids"]
+    if spec.n_ctx is not None and tokens.shape[1] + PADS > spec.n_ctx:
+        return worst(law, {}, 0.0, why_not="the input leaves no room for padding")
     plain = run(spec, subject.inputs)
-    blank = tokens[:, :3]
+    blank = tokens[:, :1].expand(-1, PADS)
     found: dict[str, float] = {}
     for side, parts in (("left", (blank, tokens)), ("right", (tokens, blank))):
         padded = torch.cat(parts, dim=1)
         mask = torch.cat([torch.ones_like(part) for part in parts], dim=1)
-        real = slice(3, None) if side == "left" else slice(0, tokens.shape[1])
+        real = slice(PADS, None) if side == "left" else slice(0, tokens.shape[1])
         mask[:] = 0
         mask[:, real] = 1
         got = run(spec, padded, attention_mask=mask)[:, real]

@@ -7,6 +7,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from funlens.adapters import Machinery
 from funlens.data import ActivationCache, ModelSpec, Site
 
 TOLERANCE: Final[Mapping[torch.dtype, float]] = {
@@ -16,6 +17,10 @@ TOLERANCE: Final[Mapping[torch.dtype, float]] = {
     torch.float16: 2e-2,  # 11 bits
 }
 """Largest difference, relative to the largest value where that is above 1."""
+
+
+PADS: Final = 3
+"""How many padding tokens the law of padding puts in front or behind."""
 
 
 @attrs.frozen(kw_only=True)
@@ -83,6 +88,11 @@ class Subject:
     def at(self, part: str, layer: int, stack: str = "") -> Tensor:
         """Look up what a layer had."""
         return self.cache[Site(part=part, layer=layer, stack=stack)]
+
+    def note(self, part: str, layer: int, stack: str = "") -> str:
+        """Say what does not hold of a site, and why; empty where all does."""
+        machinery: Machinery = self.spec.engine
+        return machinery.taps[Site(part=part, layer=layer, stack=stack)].note
 
     def stacks(self) -> Iterator[tuple[str, int]]:
         """Go through all layers of all stacks."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from funlens.adapters._chat import apply_chat_template
+from funlens.adapters._chat import to_chat_tokens
 from funlens.errors import TokenizerError
 from tests.adapters.words import BOS, FULL, ONE, TWO, spec_of, word_tokenizer
 
@@ -13,11 +13,11 @@ def test_chat_templates_write_their_own_special_tokens() -> None:
     spec = spec_of(tokenizer)
     messages = [{"role": "user", "content": "one"}]
     with pytest.raises(TokenizerError, match="no chat template"):
-        apply_chat_template(spec, messages)
+        to_chat_tokens(spec, messages)
     tokenizer.chat_template = (
         "<s> {% for m in messages %}{{ m.content }} {% endfor %}"
         "{% if add_generation_prompt %}two{% endif %}"
     )
-    assert [[BOS, ONE, TWO]] == apply_chat_template(spec, messages).tolist()
-    closed = apply_chat_template(spec, messages, add_generation_prompt=False)
+    assert [[BOS, ONE, TWO]] == to_chat_tokens(spec, messages).tolist()
+    closed = to_chat_tokens(spec, messages, add_generation_prompt=False)
     assert [[BOS, ONE]] == closed.tolist()

@@ -15,7 +15,7 @@ from funlens.adapters import (
     tokenize_and_concatenate,
     tokens_to_directions,
 )
-from funlens.adapters._chat import apply_chat_template
+from funlens.adapters._chat import to_chat_tokens
 from funlens.adapters._padding import PaddingSide
 from funlens.data import ModelSpec
 from funlens.errors import InputError, TokenizerError
@@ -159,7 +159,7 @@ def test_directions_are_rows_of_the_unembedding(spec: ModelSpec) -> None:
         lambda spec: to_tokens(spec, "one"),
         lambda spec: to_string(spec, [ONE]),
         lambda spec: to_single_token(spec, "one"),
-        lambda spec: apply_chat_template(spec, []),
+        lambda spec: to_chat_tokens(spec, []),
         lambda spec: tokenize_and_concatenate(spec, ["one"], n_ctx=2),
     ],
 )
