@@ -6,7 +6,7 @@ from funlens.adapters._checkpoints import checkpoints
 from funlens.adapters._corpus import tokenize_and_concatenate
 from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
 from funlens.adapters._directions import tokens_to_directions
-from funlens.adapters._encoding import to_single_token, to_tokens
+from funlens.adapters._encoding import Encoded, encode, to_single_token, to_tokens
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
@@ -76,6 +76,7 @@ __all__ = [
     "BeforeSink",
     "Block",
     "ContextLengthWarning",
+    "Encoded",
     "EveryRow",
     "Experts",
     "Fused",
@@ -112,6 +113,7 @@ __all__ = [
     "b_in",
     "b_out",
     "checkpoints",
+    "encode",
     "find",
     "from_module",
     "from_tracr",

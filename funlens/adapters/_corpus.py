@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import torch
 from jaxtyping import Int
@@ -48,7 +48,14 @@ def tokenize_and_concatenate(
     Raises:
         TokenizerError: There is no tokenizer, or it lacks a token that is needed.
         OptionError: `n_ctx` is unknown or too small, or there is no such column.
-        InputError: The corpus does not fill one row.
+        InputError: The corpus does not fill one row, is no corpus, or holds something
+            else than text.
+
+    Examples:
+        >>> import funlens as fl
+        >>> spec = fl.load("builtin:tiny")
+        >>> fl.tokenize_and_concatenate(spec, ["Mary gave", "John"] * 9, n_ctx=8).shape
+        torch.Size([6, 8])
     """
     policy = spec.bos if bos is None else bos
     front = _front(spec, policy)
@@ -97,21 +104,47 @@ def _stream(spec: ModelSpec, texts: Corpus, column: str) -> Iterator[int]:
 
 
 def _texts(texts: Corpus, column: str) -> Iterator[str]:
+    """Go through the texts of a corpus of any kind."""
     if isinstance(texts, str):
         raise InputError(
             problem="a single string was given as a corpus",
             expected="several strings, a dataset, or a `pathlib.Path`",
             advice="Wrap it: `[text]` for text, `Path(text)` for a file",
         )
+    if isinstance(texts, Mapping):
+        splits = ", ".join(str(name) for name in cast("Mapping[str, Any]", texts))
+        raise InputError(
+            problem=f"a mapping of {splits} was given as a corpus",
+            expected="one dataset",
+            advice="Choose a split, such as `dataset['train']`",
+        )
     if isinstance(texts, Path):
-        yield texts.read_text(encoding="utf-8")
+        yield _file_text(texts)
         return
-    for row in texts:
-        yield row if isinstance(row, str) else _field(row, column)
+    for at, row in enumerate(texts):
+        text: Any = _field(row, column) if isinstance(row, Mapping) else row
+        if not isinstance(text, str):
+            raise InputError(
+                problem=f"text {at} of the corpus is a {type(text).__name__}",
+                expected="a string",
+                advice="Filter the corpus, or name the field with `column=`",
+            )
+        yield text
 
 
-def _field(row: Mapping[str, Any], column: str) -> str:
+def _file_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            problem=f"{path} cannot be read: {error}",
+            expected="a text file in UTF-8",
+            advice="Check the path, or pass the strings themselves",
+        ) from error
+
+
+def _field(row: Mapping[str, Any], column: str) -> Any:
     if column not in row:
         problem = f"the dataset has no {column!r}"
         raise OptionError(option="column", problem=problem, near=tuple(row))
-    return str(row[column])
+    return row[column]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from funlens.adapters._tokenizer import ids_of, tokenizer_of
 from funlens.data import BosPolicy, ModelSpec
+from funlens.errors import InputError
 
 
 def to_string(spec: ModelSpec, tokens: Int[Tensor, " pos"] | Sequence[int]) -> str:
@@ -15,6 +16,7 @@ def to_string(spec: ModelSpec, tokens: Int[Tensor, " pos"] | Sequence[int]) -> s
 
     Raises:
         TokenizerError: There is no tokenizer.
+        InputError: The tokens are not one row.
     """
     tokenizer = tokenizer_of(spec)
     decoded: str = tokenizer.decode(
@@ -47,6 +49,12 @@ def to_str_tokens(
 
     Raises:
         TokenizerError: There is no tokenizer.
+        InputError: The tokens are not one row.
+
+    Examples:
+        >>> import funlens as fl
+        >>> fl.to_str_tokens(fl.load("builtin:tiny"), "John gave")
+        ('<bos>', 'John', ' gave')
     """
     policy = spec.bos if bos is None else bos
     ids = ids_of(spec, text, policy) if isinstance(text, str) else listed(text)
@@ -54,6 +62,17 @@ def to_str_tokens(
 
 
 def listed(tokens: Tensor | Sequence[int]) -> list[int]:
-    if isinstance(tokens, Tensor):
-        return cast("list[int]", tokens.tolist())
-    return list(tokens)
+    """List the ids of one row.
+
+    Raises:
+        InputError: There is no row, or more than one.
+    """
+    if not isinstance(tokens, Tensor):
+        return list(tokens)
+    if tokens.ndim != 1:
+        raise InputError(
+            f"tokens of shape {tuple(tokens.shape)} were given for one row",
+            "the ids of one row, `[pos]`",
+            "Take one with `tokens[0]`, or use `funlens.to_strings` for all",
+        )
+    return cast("list[int]", tokens.tolist())

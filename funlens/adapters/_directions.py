@@ -26,11 +26,13 @@ def tokens_to_directions(
 
     Raises:
         TokenizerError: The text is not one token, or there is no tokenizer.
-        InputError: An id is outside the vocabulary.
+        InputError: An id is outside the vocabulary, or no integer.
         UnsupportedConfigError: The model has no unembedding.
     """
     weight = _unembedding(spec)
     ids = _as_ids(spec, tokens).to(weight.device)
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise InputError(f"the tokens are {ids.dtype}", "integers", "Pass token ids")
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < weight.shape[0]:
         raise InputError(
             problem=f"token ids reach from {int(ids.min())} to {int(ids.max())}",

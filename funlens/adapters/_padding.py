@@ -1,7 +1,7 @@
 """Padding: rows are filled here, and real tokens told from filling."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import torch
 from jaxtyping import Bool, Int
@@ -9,9 +9,12 @@ from torch import Tensor
 
 from funlens.adapters._tokenizer import tokenizer_of
 from funlens.data import ModelSpec
-from funlens.errors import TokenizerError
+from funlens.errors import OptionError, TokenizerError, nearest
 
 PaddingSide: TypeAlias = Literal["left", "right"]
+Item = TypeVar("Item")
+
+_SIDES: Final[tuple[str, ...]] = get_args(PaddingSide)
 
 
 def padding_mask(
@@ -48,10 +51,14 @@ def padding_mask(
 
 def padded(
     spec: ModelSpec, rows: Sequence[list[int]], side: PaddingSide
-) -> list[list[int]]:
+) -> tuple[list[list[int]], list[list[bool]] | None]:
+    """Fill rows up to one length, and say what is real where any was filled."""
+    if side not in _SIDES:
+        near = nearest(str(side), _SIDES)
+        raise OptionError("padding_side", f"{side!r} is no side", near)
     width = max(len(row) for row in rows)
     if all(len(row) == width for row in rows):
-        return list(rows)
+        return list(rows), None
     pad = _pad_id(tokenizer_of(spec))
     if pad is None:
         raise TokenizerError(
@@ -59,11 +66,13 @@ def padded(
             "token nor an end-of-sequence token",
             advice="Pass texts of one length, or pad the ids yourself",
         )
-    fills = [[pad] * (width - len(row)) for row in rows]
-    pairs = zip(rows, fills, strict=True)
-    if side == "left":
-        return [fill + row for row, fill in pairs]
-    return [row + fill for row, fill in pairs]
+    filled = [_beside(row, [pad] * (width - len(row)), side) for row in rows]
+    real = [_beside([True] * len(r), [False] * (width - len(r)), side) for r in rows]
+    return filled, real
+
+
+def _beside(row: list[Item], fill: list[Item], side: PaddingSide) -> list[Item]:
+    return fill + row if side == "left" else row + fill
 
 
 def _beyond_shared(

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from funlens.adapters import (
     ACTIVE,
     Machinery,
+    encode,
     generation_options,
-    to_tokens,
 )
 from funlens.data import ActivationCache, Intervention, ModelSpec, Site, SiteLike
 from funlens.engine._edits import operand
@@ -206,7 +206,7 @@ def _texts(spec: ModelSpec, tokens: Tensor) -> tuple[str, ...]:
 
 def _prompt(spec: ModelSpec, inputs: Inputs) -> Prepared:
     if isinstance(inputs, Sequence) and not isinstance(inputs, str):
-        inputs = to_tokens(spec, inputs, padding_side="left")
+        inputs = encode(spec, inputs, padding_side="left").inputs
     prepared = prepare(spec, inputs)
     frame = prepared.frames["encoder" if spec.is_encoder_decoder else ""]
     is_left = frame.stops is None or set(frame.stops) == {frame.n_pos}

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import is_functional, padding_mask, to_tokens
+from funlens.adapters import encode, is_functional, padding_mask
 from funlens.data import ModelSpec
 from funlens.errors import InputError
 
@@ -84,10 +84,10 @@ def prepare(
             "Pass text, a token tensor, or what the tokenizer returns",
         )
     _check_tokens(spec, source, inputs_embeds="inputs_embeds" in given)
-    if isinstance(inputs, Mapping) or attention_mask is not None:
-        mask = given.get("attention_mask")
-    else:
+    if isinstance(inputs, Tensor) and attention_mask is None:
         mask = _inferred_mask(spec, source)
+    else:
+        mask = given.get("attention_mask")
     given.pop("attention_mask", None)
     frame = _frame(source, mask)
     if mask is not None and frame.starts is not None:
@@ -125,7 +125,7 @@ def _as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
                 for name, value in inputs.items()
             }
         case _:
-            return {"input_ids": to_tokens(spec, inputs).to(spec.device)}
+            return encode(spec, inputs).inputs
 
 
 def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> None:

@@ -1,6 +1,7 @@
 """Corpora packed into rows."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +47,30 @@ def test_a_corpus_that_cannot_be_packed_is_refused(spec: ModelSpec) -> None:
         tokenize_and_concatenate(spec, ["one"], n_ctx=1)
     with pytest.raises(InputError, match="single string"):
         tokenize_and_concatenate(spec, "one two", n_ctx=2)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "words"),
+    [
+        ({"train": ["one two"], "test": ["three"]}, "a mapping of train, test"),
+        ([{"text": "one"}, {"text": None}], "text 1 of the corpus is a NoneType"),
+        ([{"text": ["one"]}], "text 0 of the corpus is a list"),
+        (["one", b"two"], "text 1 of the corpus is a bytes"),
+        (Path("nowhere.txt"), "nowhere.txt cannot be read"),
+    ],
+    ids=str,
+)
+def test_what_is_no_corpus_is_refused(
+    spec: ModelSpec, corpus: Any, words: str, unchecked: None
+) -> None:
+    """Splits of a dataset, rows that are no text, a file that is not there."""
+    with pytest.raises(InputError, match=words):
+        tokenize_and_concatenate(spec, corpus, n_ctx=2)
+
+
+def test_a_corpus_can_be_a_stream(spec: ModelSpec) -> None:
+    """A generator is read once, and no further than its end."""
+    texts = (text for text in ["one two", "three", "four"])
+    rows = tokenize_and_concatenate(spec, texts, n_ctx=4)
+    assert [[BOS, ONE, TWO, EOS], [BOS, THREE, EOS, FOUR]] == rows.tolist()
+    assert [] == list(texts)

@@ -1,11 +1,13 @@
 """Text to tokens and back: policies, single tokens, places, directions."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from funlens.adapters import (
+    encode,
+    to_chat_tokens,
     to_single_token,
     to_str_tokens,
     to_string,
@@ -15,10 +17,10 @@ from funlens.adapters import (
     tokenize_and_concatenate,
     tokens_to_directions,
 )
-from funlens.adapters._chat import to_chat_tokens
 from funlens.adapters._padding import PaddingSide
 from funlens.data import ModelSpec
-from funlens.errors import InputError, TokenizerError
+from funlens.engine import run
+from funlens.errors import InputError, OptionError, TokenizerError
 from tests.adapters.words import (
     BOS,
     EOS,
@@ -27,6 +29,7 @@ from tests.adapters.words import (
     NO_PAD,
     ONE,
     PAD,
+    SAME,
     THREE,
     TWO,
     spec_of,
@@ -168,3 +171,66 @@ def test_text_needs_a_tokenizer(call: Any) -> None:
     with pytest.raises(TokenizerError, match="has no tokenizer") as caught:
         call(spec_of())
     assert "from_module" in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("call", "option"),
+    [
+        (lambda spec: to_tokens(spec, "one", bos="Never"), "bos"),
+        (
+            lambda spec: to_tokens(spec, ["one", "two"], padding_side="Left"),
+            "padding_side",
+        ),
+        (lambda spec: token_position(spec, ONE, "one", which="frist"), "which"),
+    ],
+)
+def test_a_misspelled_word_is_refused(
+    spec: ModelSpec, call: Any, option: str, unchecked: None
+) -> None:
+    """It would have acted as another."""
+    with pytest.raises(OptionError) as caught:
+        call(spec)
+    assert option == caught.value.option
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda spec: to_string(spec, torch.tensor([[ONE], [TWO]])),
+        lambda spec: to_str_tokens(spec, torch.tensor([[ONE], [TWO]])),
+        lambda spec: token_position(spec, ONE, torch.tensor([[ONE], [TWO]])),
+        lambda spec: to_tokens(spec, [[ONE, TWO]]),
+        lambda spec: tokens_to_directions(spec, torch.tensor([0.5])),
+    ],
+)
+def test_other_shapes_and_kinds_are_refused(
+    spec: ModelSpec, call: Any, unchecked: None
+) -> None:
+    """Several rows for one, ids for text, numbers for ids."""
+    with pytest.raises(InputError):
+        call(spec)
+
+
+@pytest.mark.parametrize("side", get_args(PaddingSide))
+def test_texts_are_masked_by_their_length(side: PaddingSide) -> None:
+    """Also where the pad token ends a text, or begins it."""
+    spec = spec_of(word_tokenizer(**SAME))
+    texts = ["<s> one <s>", "one two three four one"]
+    found = encode(spec, texts, padding_side=side)
+    assert found.mask is not None
+    lengths = [to_tokens(spec, text).shape[1] for text in texts]
+    assert lengths == found.mask.sum(1).tolist()
+    rows = [row[kept] for row, kept in zip(found.tokens, found.mask, strict=True)]
+    for text, row in zip(texts, rows, strict=True):
+        assert torch.equal(to_tokens(spec, text)[0], row)
+    assert encode(spec, texts[:1]).mask is None
+
+
+def test_texts_that_end_in_the_pad_token_run_as_alone() -> None:
+    """A batch of texts gives what each text gives."""
+    spec = spec_of(word_tokenizer(**SAME))
+    texts = ["one <s> <s>", "one two three four"]
+    both = run(spec, texts)
+    for row, text in enumerate(texts):
+        alone = run(spec, text)[0]
+        torch.testing.assert_close(both[row, : len(alone)], alone)
