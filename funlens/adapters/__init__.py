@@ -21,6 +21,7 @@ from funlens.adapters._language import (
 from funlens.adapters._load import load
 from funlens.adapters._load_config import ContextLengthWarning
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._offload import is_offloaded
 from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
 from funlens.adapters._registry import from_module, replaced, sites, supported
@@ -123,6 +124,7 @@ __all__ = [
     "is_differentiating",
     "is_forward_mode",
     "is_functional",
+    "is_offloaded",
     "load",
     "norm_scale",
     "padding_mask",

@@ -198,7 +198,7 @@ class Machinery:
         """Copy the structure with some parameters replaced, tied ones together."""
         named = dict(self.module.named_parameters(remove_duplicate=False))
         away = [name for name in replaced if named[name].is_meta]
-        if away:
+        if away and self.is_offloaded:
             raise UnsupportedConfigError(
                 self.config.model_type,
                 f"its {away[0]} is offloaded, and would come back as it was",

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 def is_offloaded(module: nn.Module) -> bool:
     """Tell whether some weights are there only while their module runs."""
-    return any(parameter.is_meta for parameter in module.parameters())
+    hooks = (hook for part in module.modules() for hook in _hooks(part))
+    return any(getattr(hook, "offload", False) for hook in hooks)
 
 
 def execution_device(module: nn.Module) -> torch.device | None:

@@ -15,6 +15,7 @@ from funlens.adapters import (
     is_differentiating,
     is_forward_mode,
     is_functional,
+    is_offloaded,
 )
 from funlens.data import (
     ActivationCache,
@@ -394,7 +395,7 @@ def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
     for name, value in params.items():
         if name not in known:
             raise OptionError("params", f"no weight is called {name!r}")
-        if known[name].is_meta:
+        if known[name].is_meta and is_offloaded(module):
             raise OptionError("params", f"{name} is offloaded, and would come back")
         if value.shape != known[name].shape:
             raise ShapeError(

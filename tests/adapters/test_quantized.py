@@ -73,6 +73,7 @@ def test_edits_of_a_quantized_model_act(make: Callable[[str], nn.Module]) -> Non
     """At projections, heads and the stream."""
     spec, inputs = fl.from_module(make("llama")), tiny_inputs("llama")
     before = fl.run(spec, inputs)
+    assert fl.dry_run(spec, inputs, [fl.Zero(fl.z(1))], capture=[fl.resid_post])
     for site in (fl.q(0), fl.z(0, head=1), fl.mlp_post(1), fl.resid_pre(1, pos=-1)):
         assert not torch.equal(before, fl.run(spec, inputs, [fl.Zero(site)]))
 

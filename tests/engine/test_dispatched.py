@@ -125,6 +125,9 @@ def test_what_offloading_cannot_do_is_refused(away: fl.ModelSpec) -> None:
 
     with pytest.raises(UnsupportedConfigError, match=r"`torch\.func` cannot pass"):
         torch.func.grad(logit)(torch.zeros(away.d_model))
+    with pytest.raises(UnsupportedConfigError, match="fake tensors cannot pass"):
+        fl.dry_run(away, tokens)
+    fl.check(away, tokens)
 
 
 def test_a_module_that_its_owner_offloaded_is_left_as_it_was() -> None:
