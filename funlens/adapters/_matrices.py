@@ -61,7 +61,7 @@ def acting_bias(module: nn.Module) -> Tensor | None:
 def _present(base: nn.Module, name: str) -> Any:
     """Give a tensor of a module, or load it from where accelerate keeps it."""
     held = getattr(base, name, None)
-    is_away = isinstance(held, Tensor) and held.is_meta
+    is_away = isinstance(held, Tensor) and held.is_meta and is_kept(base, name)
     return kept_elsewhere(base, name) if is_away else held
 
 
@@ -81,8 +81,6 @@ def _unreadable_base(base: nn.Module) -> str:
         return "adapters lie upon adapters"
     if not isinstance(weight, Tensor):
         return "it holds no plain weight"
-    if weight.is_meta and not is_kept(base, "weight"):
-        return "its weight is not in memory"
     if any(_sets(at, word) for at in (base, weight) for word in _ACTIVATIONS):
         return "its activations are quantized like its weight"
     return "" if _is_matrix(base, weight) else "its weight is quantized"

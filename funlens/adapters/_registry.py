@@ -201,9 +201,8 @@ def _unwrapped(module: nn.Module) -> Any:
 
 
 def _without_peft(module: nn.Module) -> Any:
-    """Take PEFT's wrapper off where nothing is lost with it."""
-    base = getattr(module, "get_base_model", None)
-    if not callable(base) or not hasattr(module, "peft_config"):
+    """Take PEFT's wrappers off where nothing is lost with them."""
+    if not _is_of_peft(module):
         return module
     wrapper: Any = module
     if any(config.is_prompt_learning for config in wrapper.peft_config.values()):
@@ -213,17 +212,23 @@ def _without_peft(module: nn.Module) -> Any:
             "adapters inside the layers, such as LoRA's",
             "Describe the base model, and pass the virtual tokens as `inputs_embeds`",
         )
-    for layer in module.modules():
-        if getattr(layer, "merged", False) and getattr(
-            layer, "disable_adapters", False
-        ):
-            raise InputError(
-                "its adapters are merged into the weights and disabled, so that a run "
-                "would take them out of the weights",
-                "adapters that are either merged or disabled",
-                "Call `unmerge_adapter()` first",
-            )
-    return base()
+    layers: list[Any] = [part for part in module.modules() if _is_of_peft(part)]
+    if any(getattr(at, "merged", False) and at.disable_adapters for at in layers):
+        raise InputError(
+            "its adapters are merged into the weights and disabled, so that a run "
+            "would take them out of the weights",
+            "adapters that are either merged or disabled",
+            "Call `unmerge_adapter()` first",
+        )
+    inner: Any = module
+    while _is_of_peft(inner):
+        held = dict(inner.named_children())
+        inner = held.get("base_model", held.get("model"))
+    return inner
+
+
+def _is_of_peft(part: object) -> bool:
+    return any(kind.__module__.startswith("peft.") for kind in type(part).__mro__)
 
 
 def _centered(skeleton: nn.Module, taps: Iterable[Tap], width: int) -> frozenset[type]:

@@ -7,10 +7,12 @@ import copy
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from types import FunctionType, MethodType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
+
+_CACHES: Final = "transformers.cache_utils"
 
 
 def shared_with(module: nn.Module) -> dict[int, Any]:
@@ -62,7 +64,9 @@ def _held(module: nn.Module) -> Iterator[Any]:
 
 
 def _parts(at: Any) -> list[Any]:
-    """Open containers and plain objects, code not."""
+    """Open containers and plain objects; code not, nor what a forward writes to."""
+    if type(at).__module__ == _CACHES:
+        return []
     match at:
         case dict():  # no other mapping: accelerate's read from the disk
             return list(cast("dict[Any, Any]", at).values())

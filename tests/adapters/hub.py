@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlparse
 
 import httpx2
@@ -30,13 +30,22 @@ def refused(**headers: str) -> HfHubHTTPError:
     return HfHubHTTPError("too many", response=answer(429, **headers))
 
 
+class Asked(NamedTuple):
+    """One request, and how it was answered."""
+
+    path: str
+    status: int
+    when: float
+    token: str
+
+
 class _Hub(BaseHTTPRequestHandler):
     """One repository with several revisions, a gated one, and refusals on demand."""
 
     protocol_version = "HTTP/1.1"
     revisions: Mapping[str, Path]
     refusals: list[Callable[[], str]]
-    asked: list[tuple[str, int, float]]
+    asked: list[Asked]
 
     def do_HEAD(self) -> None:
         self.respond(b"")
@@ -48,7 +57,8 @@ class _Hub(BaseHTTPRequestHandler):
         """Answer, without a body where `body` says so."""
         path = unquote(urlparse(self.path).path).strip("/")
         status, headers, content = self.found(path)
-        self.asked.append((path, status, monotonic()))
+        token = self.headers.get("Authorization", "")
+        self.asked.append(Asked(path, status, monotonic(), token))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -100,7 +110,7 @@ class _Hub(BaseHTTPRequestHandler):
 @contextmanager
 def served(
     revisions: Mapping[str, Path], refusals: list[Callable[[], str]]
-) -> Iterator[tuple[str, list[tuple[str, int, float]]]]:
+) -> Iterator[tuple[str, list[Asked]]]:
     """Serve folders as the revisions of `some/model`, each named after its folder.
 
     Args:
@@ -109,9 +119,9 @@ def served(
             the list of branches get.
 
     Yields:
-        The server's address, and what it was asked, how it answered, and when.
+        The server's address, and what it was asked.
     """
-    asked: list[tuple[str, int, float]] = []
+    asked: list[Asked] = []
     more = {"revisions": revisions, "refusals": refusals, "asked": asked}
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Hub", (_Hub,), more))
     thread = threading.Thread(target=server.serve_forever, daemon=True)

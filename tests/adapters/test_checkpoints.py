@@ -166,6 +166,7 @@ def test_the_hub_is_met_as_it_is(tmp_path: Path) -> None:
             "HF_ENDPOINT": address,
             "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": "mine",
             "NO_PROXY": "127.0.0.1",
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
@@ -178,11 +179,12 @@ def test_the_hub_is_met_as_it_is(tmp_path: Path) -> None:
         )
     assert 0 == done.returncode, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    listed = [(status, when) for path, status, when in asked if path == REFS]
-    assert [429, 429, 200] == [status for status, _ in listed]
-    (_, first), (_, second), (_, third) = listed
+    listed = [one for one in asked if one.path == REFS]
+    assert [429, 429, 200] == [one.status for one in listed]
+    first, second, third = (one.when for one in listed)
     assert second - first >= 1
     assert third - second >= 1  # the date counts whole seconds
+    assert {"Bearer mine"} == {one.token for one in asked if GATED in one.path}
     assert [] == found["changed"]
     assert ([200, 1000], "step200") == (found["steps"], found["revision"])
     for name in ("main", "step200"):

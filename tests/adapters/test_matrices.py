@@ -70,6 +70,7 @@ def with_bias() -> Any:
 
 MODELS: Final[Mapping[str, Any]] = {
     "plain": lambda: low_rank("q_proj", "o_proj"),
+    "inner wrapper": lambda: low_rank("q_proj", "o_proj").base_model,
     "merged": merged,
     "disabled": disabled,
     "two": lambda: several("default", "second"),
@@ -139,3 +140,27 @@ def test_merged_and_disabled_adapters_are_refused() -> None:
     with pytest.raises(InputError, match="merged into the weights and disabled"):
         fl.from_module(model)
     assert all(torch.equal(weights[n], held) for n, held in model.state_dict().items())
+
+
+def test_adapters_of_two_kinds_run_and_give_no_weight() -> None:
+    """PEFT lays one layer around the other."""
+    first = peft.LoraConfig(target_modules=["o_proj"], init_lora_weights=False)
+    second = peft.LoHaConfig(target_modules=["o_proj"], init_weights=False)
+    torch.manual_seed(0)
+    model: Any = peft.get_peft_model(tiny_hf_model("llama"), first, mixed=True)
+    model.add_adapter("second", second)
+    model.set_adapter(["default", "second"])
+    inputs = tiny_inputs("llama")
+    with torch.no_grad():
+        expected = model.eval()(**inputs).logits
+    spec = fl.from_module(model)
+    assert torch.equal(expected, fl.run(spec, inputs))
+    with pytest.raises(UnsupportedConfigError, match="adapters lie upon adapters"):
+        fl.W_O(spec)
+
+
+def test_weights_on_no_device_have_shapes() -> None:
+    """As a dry run needs them."""
+    spec = fl.from_module(tiny_hf_model("llama").to("meta"))
+    assert fl.W_O(spec).is_meta
+    assert fl.head_result(1) in {info.site for info in spec.sites}
