@@ -153,7 +153,7 @@ from funlens.engine import (
     run_with_cache,
     run_with_grads,
 )
-from funlens.testing import Certificate, verify
+from funlens.testing import Certificate, infer, verify
 
 __all__ = [
     "ActivationCache",
@@ -234,6 +234,7 @@ __all__ = [
     "generated",
     "head_result",
     "head_scores",
+    "infer",
     "instrumented",
     "k",
     "kv_latent",

@@ -5,7 +5,8 @@ The family::
     FunlensError
     ├── SpecError (ValueError)
     │   ├── UnsupportedArchitectureError
-    │   └── UnsupportedConfigError
+    │   ├── UnsupportedConfigError
+    │   └── NotInferredError
     ├── SiteError (LookupError)
     │   ├── SiteNotFoundError
     │   ├── SiteNotCachedError (also KeyError)
@@ -47,6 +48,7 @@ __all__ = [
     "LoadError",
     "NeverActedError",
     "NonFiniteError",
+    "NotInferredError",
     "NotSerializableError",
     "OptionError",
     "ReadOnlySiteError",
@@ -111,6 +113,23 @@ class UnsupportedConfigError(SpecError):
         return (
             f"this {self.model_type} model cannot be used: {self.problem}. "
             f"{self.advice}"
+        )
+
+
+@attrs.frozen
+class NotInferredError(SpecError):
+    """What an unknown model does could not be told."""
+
+    model_type: str
+    faults: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say what the nearest descriptions broke."""
+        tried = "; ".join(self.faults) or "no list of blocks was found"
+        return (
+            f"the sites of this {self.model_type} model cannot be inferred: {tried}. "
+            "Expected a known way to spell a transformer on which the laws hold. "
+            "Write a table for it and pass it with `adapter=`."
         )
 
 

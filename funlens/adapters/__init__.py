@@ -7,6 +7,7 @@ from funlens.adapters._corpus import tokenize_and_concatenate
 from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
 from funlens.adapters._directions import tokens_to_directions
 from funlens.adapters._encoding import Encoded, encode, to_single_token, to_tokens
+from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
@@ -16,6 +17,7 @@ from funlens.adapters._language import (
     Fused,
     Mixer,
     Mlp,
+    Path,
     Stack,
 )
 from funlens.adapters._load import load
@@ -29,6 +31,7 @@ from funlens.adapters._taps import Tap
 from funlens.adapters._toy import ToyConfig, toy, toy_module
 from funlens.adapters._tracr import from_tracr, tracr_outputs
 from funlens.adapters._transforms import (
+    active_transforms,
     is_differentiating,
     is_forward_mode,
     is_functional,
@@ -71,6 +74,7 @@ from funlens.adapters._weights import (
 
 __all__ = [
     "ACTIVE",
+    "ARCHITECTURES",
     "Active",
     "Architecture",
     "Attention",
@@ -85,6 +89,7 @@ __all__ = [
     "Heads",
     "Machinery",
     "Mlp",
+    "Path",
     "Point",
     "Scaled",
     "Seen",
@@ -107,6 +112,7 @@ __all__ = [
     "W_pos",
     "Tokens",
     "Whole",
+    "active_transforms",
     "b_K",
     "b_O",
     "b_Q",

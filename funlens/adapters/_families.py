@@ -4,70 +4,42 @@ from typing import Final
 
 from attrs import evolve
 
+from funlens.adapters._families_common import (
+    AFTER_NORM,
+    PARALLEL,
+    PRE_NORM,
+    SANDWICH,
+    SELF,
+    causal,
+    with_attention,
+)
+from funlens.adapters._families_rare import RARE
+from funlens.adapters._families_recurrent import RECURRENT
 from funlens.adapters._language import (
     Architecture,
     Attention,
     Block,
-    Experts,
     Fused,
-    Mixer,
     Mlp,
     Stack,
 )
 from funlens.adapters._toy_tables import TOYS
 
-_LN1: Final = ("input_layernorm", "attention_layernorm", "attn_norm", "operator_norm")
-_LN2: Final = (
-    "post_attention_layernorm",
-    "pre_ff_layernorm",
-    "feedforward_layernorm",
-    "mlp_norm",
-    "ffn_norm",
-    "pre_feedforward_layernorm",
-)
-_MLPS: Final = ("mlp", "feed_forward", "block_sparse_moe")
-_SELF: Final = Attention(path=("self_attn", "attn", "attention"))
-_PRE_NORM: Final = Block(
-    ln1=_LN1,
-    attention=(_SELF,),
-    ln2=_LN2,
-    mlp=(Experts(path=_MLPS), Mlp(path=_MLPS)),
-)
-_SANDWICH: Final = evolve(
-    _PRE_NORM,
-    ln1_post="post_attention_layernorm",
-    ln2="pre_feedforward_layernorm",
-    ln2_post="post_feedforward_layernorm",
-)
-_AFTER_NORM: Final = evolve(_SANDWICH, ln1="", ln2="", mid=("in", "mlp"))
-_PARALLEL: Final = evolve(_PRE_NORM, ln2="", parallel=True)
-
-
-def _causal(*model_types: str, block: Block = _PRE_NORM) -> Architecture:
-    return Architecture(model_types=model_types, main=Stack(block=block))
-
-
 _GRANITE: Final = evolve(
-    _PRE_NORM,
+    PRE_NORM,
     multiplier="residual_multiplier",
     beside=(Mlp(path="shared_mlp"),),
 )
 _GLM4: Final = evolve(
-    _PRE_NORM, ln1_post="post_self_attn_layernorm", ln2_post="post_mlp_layernorm"
+    PRE_NORM, ln1_post="post_self_attn_layernorm", ln2_post="post_mlp_layernorm"
 )
-
-
-def _with(block: Block, **words: object) -> Block:
-    """Give a block whose every attention has other words."""
-    changed = tuple(evolve(attention, **words) for attention in block.attention)
-    return evolve(block, attention=changed)
 
 
 _GATED: Final = "a gate multiplies the mixed heads"
 _SUB_NORM: Final = "a norm stands between the mixed heads and the output projection"
 
 _LLAMAS: Final = (
-    _causal(
+    causal(
         "apertus",
         "arcee",
         "aria_text",
@@ -111,24 +83,28 @@ _LLAMAS: Final = (
         "starcoder2",
         "vaultgemma",
     ),
-    _causal("gemma2", "gemma3", "gemma3_text", block=_SANDWICH),
-    _causal("exaone4", "flex_olmo", "olmo2", "olmo3", block=_AFTER_NORM),
-    _causal("glm4", "kolibri1", block=_GLM4),
-    _causal("cohere", "cohere2", "cohere2_moe", "cohere_compass_text", block=_PARALLEL),
-    _causal("flint", "gpt_oss", block=_with(_PRE_NORM, sink="sinks")),
-    _causal(
+    causal("gemma2", "gemma3", "gemma3_text", block=SANDWICH),
+    causal("exaone4", "flex_olmo", "olmo2", "olmo3", block=AFTER_NORM),
+    causal("glm4", "kolibri1", block=_GLM4),
+    causal("cohere", "cohere2", "cohere2_moe", "cohere_compass_text", block=PARALLEL),
+    causal("flint", "gpt_oss", block=with_attention(PRE_NORM, sink="sinks")),
+    causal(
         "mimo_v2_flash",
-        block=_with(_PRE_NORM, sink="sinks", changes="the values are scaled"),
+        block=with_attention(PRE_NORM, sink="sinks", changes="the values are scaled"),
     ),
-    _causal("olmo", block=_with(_PRE_NORM, changed_in_place=True)),
-    _causal("laguna", block=_with(_PRE_NORM, changes=_GATED)),
-    _causal("bitnet", block=_with(_PRE_NORM, changes=_SUB_NORM)),
-    _causal(
+    causal("olmo", block=with_attention(PRE_NORM, changed_in_place=True)),
+    causal("laguna", block=with_attention(PRE_NORM, changes=_GATED)),
+    causal("bitnet", block=with_attention(PRE_NORM, changes=_SUB_NORM)),
+    causal(
         "diffllama",
-        block=_with(_PRE_NORM, changes="two patterns are subtracted from each other"),
+        block=with_attention(
+            PRE_NORM, changes="two patterns are subtracted from each other"
+        ),
     ),
-    _causal(
-        "phi3", "phi4_multimodal", block=_with(_PRE_NORM, fused=Fused(path="qkv_proj"))
+    causal(
+        "phi3",
+        "phi4_multimodal",
+        block=with_attention(PRE_NORM, fused=Fused(path="qkv_proj")),
     ),
     Architecture(
         model_types=(
@@ -141,32 +117,36 @@ _LLAMAS: Final = (
     Architecture(
         model_types=("granite_swa", "granitemoe_swa"),
         main=Stack(
-            block=_with(_GRANITE, changes="a learned sink scales the mixed heads"),
+            block=with_attention(
+                _GRANITE, changes="a learned sink scales the mixed heads"
+            ),
             embed_multiplier="embedding_multiplier",
         ),
     ),
     Architecture(
         model_types=("nanochat",),
         # its last norm also stands before the first block: one module, two places
-        main=Stack(block=_PRE_NORM, ln_final=""),
+        main=Stack(block=PRE_NORM, ln_final=""),
     ),
     Architecture(
         model_types=("stablelm",),
         when={"use_parallel_residual": True},
-        main=Stack(block=_PARALLEL),
+        main=Stack(block=PARALLEL),
     ),
-    _causal("stablelm"),
-    _causal("phi", block=_PARALLEL),
-    _causal(
+    causal("stablelm"),
+    causal("phi", block=PARALLEL),
+    causal(
         "persimmon",
         "fuyu",
-        block=_with(_PRE_NORM, fused=Fused(path="query_key_value", by_group=True)),
+        block=with_attention(
+            PRE_NORM, fused=Fused(path="query_key_value", by_group=True)
+        ),
     ),
-    _causal(
+    causal(
         "afmoe",
-        block=_with(
+        block=with_attention(
             evolve(
-                _PRE_NORM,
+                PRE_NORM,
                 ln1_post="post_attention_layernorm",
                 ln2="pre_mlp_layernorm",
                 ln2_post="post_mlp_layernorm",
@@ -174,16 +154,17 @@ _LLAMAS: Final = (
             changes=_GATED,
         ),
     ),
-    _causal(
+    causal(
         "beam",
         block=evolve(
-            _with(_SANDWICH, changes=_GATED), unsummed="the stream itself is rescaled"
+            with_attention(SANDWICH, changes=_GATED),
+            unsummed="the stream itself is rescaled",
         ),
     ),
-    _causal(
+    causal(
         "hyperclovax",
         block=evolve(
-            _PRE_NORM,
+            PRE_NORM,
             ln1_post="post_norm1",
             ln2_post="post_norm2",
             multiplier="residual_multiplier",
@@ -192,34 +173,38 @@ _LLAMAS: Final = (
 )
 
 _LATENT: Final = evolve(
-    _SELF, kv="kv_b_proj", q_latent="q_a_layernorm", kv_latent="kv_a_layernorm"
+    SELF, kv="kv_b_proj", q_latent="q_a_layernorm", kv_latent="kv_a_layernorm"
 )
 _SPARSE_LATENT: Final = evolve(
-    _PRE_NORM,
+    PRE_NORM,
     attention=(evolve(_LATENT, asks_by_name=True, has_rotary=False),),
 )
 _DEEPSEEK: Final = (
-    _causal(
+    causal(
         "axk1",
         "deepseek_v2",
         "deepseek_v3",
         "glm4_moe_lite",
         "youtu",
-        block=evolve(_PRE_NORM, attention=(_LATENT,)),
+        block=evolve(PRE_NORM, attention=(_LATENT,)),
     ),
     Architecture(
         model_types=("minicpm3",),
         main=Stack(
             block=evolve(
-                _PRE_NORM,
+                PRE_NORM,
                 attention=(_LATENT,),
                 multiplier="scale_depth / sqrt(num_hidden_layers)",
             ),
         ),
     ),
-    _causal("deepseek_v32", block=_SPARSE_LATENT),
+    Architecture(
+        model_types=("deepseek_v32",),
+        main=Stack(block=_SPARSE_LATENT),
+        unpadded="its indexer chooses padded positions too",
+    ),
     # its layers share what an indexer chose
-    _causal("glm_moe_dsa", block=evolve(_SPARSE_LATENT, can_skip=False)),
+    causal("glm_moe_dsa", block=evolve(_SPARSE_LATENT, can_skip=False)),
 )
 
 _GPT2_BLOCK: Final = Block(
@@ -248,12 +233,12 @@ _GPT_NEO: Final = Architecture(
 _GPTJ: Final = Architecture(
     model_types=("gptj",),
     main=Stack(
-        block=evolve(_GPT2_BLOCK, attention=(_SELF,), ln2="", parallel=True, extras=1)
+        block=evolve(_GPT2_BLOCK, attention=(SELF,), ln2="", parallel=True, extras=1)
     ),
 )
 
-_BY_GROUP: Final = evolve(_SELF, fused=Fused(path="query_key_value", by_group=True))
-_NEOX_BLOCK: Final = evolve(_PRE_NORM, attention=(_BY_GROUP,), mlp=(Mlp(path="mlp"),))
+_BY_GROUP: Final = evolve(SELF, fused=Fused(path="query_key_value", by_group=True))
+_NEOX_BLOCK: Final = evolve(PRE_NORM, attention=(_BY_GROUP,), mlp=(Mlp(path="mlp"),))
 _NEOX: Final = (
     Architecture(
         model_types=("gpt_neox",),
@@ -267,7 +252,7 @@ _NEOX: Final = (
 
 _OPT_BLOCK: Final = Block(
     ln1="self_attn_layer_norm",
-    attention=(evolve(_SELF, has_rotary=False),),
+    attention=(evolve(SELF, has_rotary=False),),
     ln2="final_layer_norm",
     mlp=(Mlp(),),
 )
@@ -363,7 +348,7 @@ _MPT: Final = Architecture(
     main=Stack(
         block=Block(
             ln1="norm_1",
-            attention=(evolve(_SELF, fused=Fused(path="Wqkv"), has_rotary=False),),
+            attention=(evolve(SELF, fused=Fused(path="Wqkv"), has_rotary=False),),
             extras=1,
             ln2="norm_2",
             mlp=(Mlp(path="ffn", added="down_proj"),),
@@ -491,6 +476,7 @@ def _t5_block(*, last: int) -> Block:
 
 _T5: Final = Architecture(
     model_types=("t5",),
+    biased_masks=True,
     main=Stack(
         blocks="decoder.block",
         block=_t5_block(last=2),
@@ -507,24 +493,6 @@ _T5: Final = Architecture(
     },
 )
 
-_MAMBA: Final = Architecture(
-    model_types=("mamba",),
-    main=Stack(
-        block=Block(
-            ln1="norm",
-            mixer=(
-                Mixer(
-                    path="mixer",
-                    parts={
-                        "ssm_proj": ("out", "in_proj"),
-                        "ssm_params": ("out", "x_proj"),
-                    },
-                ),
-            ),
-        ),
-    ),
-)
-
 ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *_LLAMAS,
     *_DEEPSEEK,
@@ -539,7 +507,8 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *_BERTS,
     *_BARTS,
     _T5,
-    _MAMBA,
+    *RECURRENT,
+    *RARE,
     *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

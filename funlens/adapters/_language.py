@@ -8,10 +8,11 @@ a path that is not there is left out. A path that begins with `/` starts at the 
 where it would start at the part otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 import attrs
+from torch import nn
 
 from funlens.adapters._spelling import (
     BLOCKS,
@@ -30,6 +31,7 @@ from funlens.adapters._spelling import (
 )
 
 Path: TypeAlias = str | tuple[str, ...]
+Place: TypeAlias = tuple[Literal["in", "out"], Path]
 
 
 @attrs.frozen(kw_only=True)
@@ -40,11 +42,13 @@ class Fused:
         path: The projection, below the attention.
         by_group: Whether heads come group by group (`q.. k v` for each key-value
             head), rather than all queries, all keys, all values.
+        groups: How many groups there are, where that is not the key-value heads.
         order: Order of the three.
     """
 
     path: Path
     by_group: bool = False
+    groups: int = 0
     order: Literal["qkv", "qvk"] = "qkv"
 
 
@@ -61,9 +65,11 @@ class Attention:
         kv: Keys and values in one, keys first for each head, as latent attention has.
         q_latent: What the queries are made from, where that is narrower.
         kv_latent: What keys and values are made from, likewise.
+        needs: What tells this alternative from others, below it.
         o: Output projection.
         z: Module whose input the mixed heads are; the output projection if empty.
         added: Module whose output the block adds; the attention module if empty.
+        multiplier: As for a block, of this part alone.
         has_rotary: Whether queries and keys are rotated.
         asks_by_name: Whether it looks at the name of the attention function, so that
             another function changes what it does.
@@ -86,9 +92,11 @@ class Attention:
     kv: Path = ""
     q_latent: Path = ""
     kv_latent: Path = ""
+    needs: Path = ""
     o: Path = OUT
     z: Path = ""
     added: Path = ""
+    multiplier: str | float = ""
     has_rotary: bool = True
     asks_by_name: bool = False
     gated_query: bool = False
@@ -134,6 +142,7 @@ class Experts:
         router: Its router, below it, whose first projection gives the logits.
         experts: The experts, which transformers' experts interface runs.
         shared: What every token passes beside them.
+        shared_changes: Whether the family later adds to that output in place.
         added: Module whose output the block adds; the mixture itself if empty.
     """
 
@@ -141,6 +150,7 @@ class Experts:
     router: Path = ROUTER
     experts: Path = EXPERTS
     shared: Path = SHARED
+    shared_changes: bool = False
     added: Path = ""
 
 
@@ -151,16 +161,18 @@ class Mixer:
     Attributes:
         path: The module.
         o: Its output projection, below it.
+        needs: What tells this alternative from others, below it.
         parts: Inner sites, and where each is met: `"in"` or `"out"` of a path.
         added: Module whose output the block adds; the mixer itself if empty.
+        multiplier: As for a block, of this part alone.
     """
 
     path: Path
     o: Path = OUT
-    parts: Mapping[str, tuple[Literal["in", "out"], Path]] = attrs.field(
-        factory=dict[str, tuple[Literal["in", "out"], Path]]
-    )
+    needs: Path = ""
+    parts: Mapping[str, Place] = attrs.field(factory=dict[str, Place])
     added: Path = ""
+    multiplier: str | float = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -168,6 +180,8 @@ class Block:
     """One layer. Of alternatives the first whose module is there counts.
 
     Attributes:
+        needs: What tells this kind of layer from the stack's others.
+        start: Module whose output the stream begins with, instead of the block's input.
         ln1: Norm before attention.
         attention: Self-attention.
         mixer: A recurrence or convolution, instead of attention or beside it.
@@ -187,6 +201,8 @@ class Block:
         unsummed: Why what a block adds is not the difference of its streams.
     """
 
+    needs: Path = ""
+    start: Path = ""
     ln1: Path = ""
     attention: tuple[Attention, ...] = ()
     mixer: tuple[Mixer, ...] = ()
@@ -211,22 +227,30 @@ class Stack:
 
     Attributes:
         blocks: The list of blocks, below the model's body.
-        block: What a block looks like.
+        block: What a block looks like, or its kinds; the first counts whose needs are
+            there.
         embed: Module whose output is the token embedding, as it enters the sum; the
             model's own input embedding if empty.
         embed_multiplier: Config field that multiplies the embedding afterwards.
+        embed_changes: Whether the model changes the embedding in place afterwards.
         pos_embed: Learned positions.
         ln_final: Norm after the last block.
         config: Field of the config that describes this stack, where there are several.
     """
 
     blocks: Path = BLOCKS
-    block: Block
+    block: Block | tuple[Block, ...]
     embed: Path = ""
     embed_multiplier: str = ""
+    embed_changes: bool = False
     pos_embed: Path = ""
     ln_final: Path = LN_FINAL
     config: str = ""
+
+    @property
+    def kinds(self) -> tuple[Block, ...]:
+        """The kinds of blocks; what concerns all of them stands in the first."""
+        return (self.block,) if isinstance(self.block, Block) else self.block
 
 
 @attrs.frozen(kw_only=True)
@@ -243,6 +267,14 @@ class Architecture:
             `get_output_embeddings` does not tell.
         is_causal: Whether positions see only earlier ones, or the config field that
             tells.
+        biased_masks: Whether attention masks depend on activations or weights, which
+            SDPA's kernel cannot differentiate.
+        refusal: Says why a module that the table describes cannot be used; nothing
+            where it can.
+        mixes_rows: Why a row of HuggingFace's own model depends on the others.
+        no_func: Transforms of `torch.func` (`Vmap`, `Grad`, `Jvp`) that HuggingFace's
+            own code cannot pass, and why.
+        unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
         first_position: Config field of the number after which positions are counted;
             from 0 without one.
         sizes: Config fields that are not called as usual.
@@ -258,6 +290,11 @@ class Architecture:
     body: str = ""
     unembed: Path = ""
     is_causal: bool | str = True
+    biased_masks: bool = False
+    refusal: Callable[[nn.Module], str] | None = None
+    mixes_rows: str = ""
+    no_func: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    unpadded: str = ""
     first_position: str = ""
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
     plain: Mapping[str, str] = attrs.field(factory=dict[str, str])

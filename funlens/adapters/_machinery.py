@@ -78,7 +78,7 @@ class Machinery:
     @property
     def can_skip(self) -> bool:
         """Whether blocks of the main stack pass nothing but the stream on."""
-        return self.arch.main.block.can_skip
+        return self.arch.main.kinds[0].can_skip
 
     @property
     def dtype(self) -> torch.dtype:
@@ -175,7 +175,7 @@ class Machinery:
         return put_taps(
             bare_copy(self.module, replaced),
             taps,
-            blocks=dict.fromkeys(self.blocks, self.arch.main.block.extras),
+            blocks=dict.fromkeys(self.blocks, self.arch.main.kinds[0].extras),
             eager=eager,
             watched=self.watched,
             plain=self.arch.plain,

@@ -90,6 +90,9 @@ def from_module(
     text = tokenizer_in(tokenizer)
     inner = _unwrapped(module)
     arch = adapter or _table_for(inner.config)
+    refusal = arch.refusal(inner) if arch.refusal else ""
+    if refusal:
+        raise UnsupportedConfigError(inner.config.model_type, refusal, "")
     register_attention()
     register_experts()
     skeleton = bare_copy(inner)
@@ -266,7 +269,7 @@ def _spec(
         is_encoder_decoder=binder.has_encoder,
         is_parallel="attn_out" in parts and "resid_mid" not in parts,
         is_gated="mlp_gate" in parts,
-        has_stream_norm=binder.arch.main.block.stream_norm,
+        has_stream_norm=binder.arch.main.kinds[0].stream_norm,
         sites=infos,
         tokenizer=tokenizer,
         bos=bos,
@@ -282,7 +285,7 @@ def skeleton_config(machinery: Machinery) -> Any:
 
 def _is_causal(binder: Binder) -> bool:
     told = binder.arch.is_causal
-    return bool(getattr(binder.config, told)) if isinstance(told, str) else told
+    return bool(getattr(binder.config, told, True)) if isinstance(told, str) else told
 
 
 def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:

@@ -162,7 +162,7 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         _Layer(
             binder=binder,
             config=config,
-            block=stack.block,
+            block=_kind(binder, stack, path),
             path=path,
             stack=name,
             layer=layer,
@@ -182,7 +182,8 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
     if embed:
         factor = number(config, stack.embed_multiplier)
         view = Scaled(factor) if factor != 1.0 else WHOLE
-        yield model_tap("embed", embed, "out", view=view)
+        changes = stack.embed_changes
+        yield model_tap("embed", embed, "out", view=view, in_place=changes)
     pos_embed = binder.below_body(stack.pos_embed)
     if pos_embed:
         yield model_tap("pos_embed", pos_embed, "out", view=EveryRow())
@@ -192,6 +193,16 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
     if ln_final:
         yield model_tap("ln_final_scale", ln_final, "scale")
         yield model_tap("ln_final_normalized", ln_final, "out")
+
+
+def _kind(binder: Binder, stack: Stack, path: str) -> Block:
+    """Pick what one block of a stack looks like."""
+    for block in stack.kinds:
+        if not block.needs or binder.at(block.needs, path):
+            return block
+    raise UnsupportedConfigError(
+        binder.arch.model_types[0], f"the block at {path!r} is of no kind in its table"
+    )
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -234,7 +245,8 @@ class _Layer:
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
         block = self.block
-        yield self.tap("resid_pre", "", "in")
+        start = self.at(block.start)
+        yield self.tap("resid_pre", start, "out" if start else "in")
         yield from self.norm("ln1", block.ln1)
         attention = self.chosen(block.attention)
         if attention is not None:
@@ -255,7 +267,15 @@ class _Layer:
         """Pick the first whose module and output projection are there."""
         for words in alternatives:
             path = self.at(words.path)
-            if path and self.at(words.o, path):
+            told = self.at(words.needs, path) if words.needs else path
+            source = (
+                words.q,
+                words.v,
+                words.kv,
+                words.fused.path if words.fused else "",
+            )
+            has_source = any(self.at(way, path) for way in source)
+            if path and told and has_source and self.at(words.o, path):
                 return words
         return None
 
@@ -266,9 +286,11 @@ class _Layer:
             yield self.tap(f"{word}_scale", at, "scale")
             yield self.tap(f"{word}_normalized", at, "out")
 
-    def added(self, part: str, path: str, **more: Any) -> Tap:
+    def added(
+        self, part: str, path: str, *, multiplier: str | float = "", **more: Any
+    ) -> Tap:
         """What the block adds to the stream."""
-        factor = number(self.config, self.block.multiplier)
+        factor = number(self.config, multiplier or self.block.multiplier)
         view = Scaled(factor) if factor != 1.0 else WHOLE
         return self.tap(part, path, "out", view=view, **more)
 
@@ -277,14 +299,14 @@ class _Layer:
         for words in self.block.mixer:
             path = self.at(words.path)
             out = self.at(words.o, path) if path else ""
-            if not out:
+            if not out or (words.needs and not self.at(words.needs, path)):
                 continue
             yield self.tap("ssm_in", path, "in")
             yield from self.inner(words, path)
             width = features(self.module(out))[0]
             yield self.tap("ssm_post", out, "in", sizes={"d_inner": width})
             added = self.at(self.block.ln1_post) or self.at(words.added, path)
-            yield self.added("ssm_out", added or path)
+            yield self.added("ssm_out", added or path, multiplier=words.multiplier)
             return
 
     def inner(self, words: Mixer, base: str) -> Iterator[Tap]:
@@ -321,7 +343,7 @@ class _Layer:
             if words.path and not path:
                 continue
             if isinstance(words, Experts):
-                if self.at(words.router, path):
+                if self.at(words.experts, path):
                     yield from self.mixture(words, path)
                     return
             elif self.at(words.down, path):
@@ -332,21 +354,34 @@ class _Layer:
         """A mixture of experts."""
         yield self.tap("mlp_in", path, "in")
         router, experts = self.at(words.router, path), self.at(words.experts, path)
-        n_experts = int(getattr(self.module(experts), "num_experts", 0) or 0)
-        sizes = {"expert": n_experts} if n_experts else {}
-        yield self.tap("router_logits", router, "linear", view=Tokens(), sizes=sizes)
+        if router:
+            sizes = {"expert": self.n_experts(router, experts)}
+            yield self.tap(
+                "router_logits", router, "linear", view=Tokens(), sizes=sizes
+            )
         if hasattr(self.module(experts), "is_transposed"):  # of the experts interface
             yield self.tap("router_weights", experts, "weights", view=Tokens())
             yield self.tap("router_indices", experts, "choices", view=Tokens())
             yield self.tap("expert_out", experts, "experts", view=Tokens())
         shared = self.at(words.shared, path)
         if shared:
-            yield self.tap("shared_out", shared, "out")
+            changes = words.shared_changes
+            yield self.tap("shared_out", shared, "out", in_place=changes)
         added = self.at(self.block.ln2_post) or self.at(words.added, path)
         yield self.added("mlp_out", added or path)
         for dense in self.block.beside:
             if self.at(dense.path):
                 yield self.added("dense_out", self.at(dense.path))
+
+    def n_experts(self, router: str, experts: str) -> int:
+        """How many experts a router scores; 0 where only a run tells."""
+        module = self.module(router)
+        if isinstance(module, nn.Linear):
+            return module.out_features
+        weight = getattr(module, "weight", None)
+        if weight is not None and weight.ndim == 2:  # noqa: PLR2004 -- a matrix
+            return int(weight.shape[0])
+        return int(getattr(self.module(experts), "num_experts", 0) or 0)
 
     def dense(self, words: Mlp, path: str) -> Iterator[Tap]:
         """A dense MLP."""
@@ -466,7 +501,7 @@ class _Heads:
         if words.fused is None:
             return
         heads, groups = self._n_heads, self._n_kv_heads
-        times = groups if words.fused.by_group else 1
+        times = words.fused.groups or (groups if words.fused.by_group else 1)
         counts = {"q": heads // times, "k": groups // times, "v": groups // times}
         total, start = sum(counts.values()), 0
         width = features(self.layer.module(path))[1] // (total * times)
@@ -497,7 +532,7 @@ class _Heads:
             yield self._tap("attn_proj", out, "out")
         post = "" if self.prefix else layer.at(layer.block.ln1_post)
         added = post or self._at(words.added) or self._path
-        tap = layer.added("attn_out", added)
+        tap = layer.added("attn_out", added, multiplier=words.multiplier)
         yield attrs.evolve(tap, site=self._site("out" if self.prefix else "attn_out"))
 
     @property

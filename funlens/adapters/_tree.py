@@ -6,6 +6,8 @@ from typing import Any, Final, cast
 import attrs
 from torch import nn
 
+from funlens.errors import UnsupportedConfigError
+
 _MODEL_WIDTHS: Final = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim")
 _HEADS: Final = (
     "num_attention_heads",
@@ -77,12 +79,25 @@ def number(config: Any, field: str | float) -> float:
     Args:
         config: The config.
         field: A number, a field's name, or `"a / sqrt(b)"` of two fields.
+
+    Raises:
+        UnsupportedConfigError: The config has no such field.
     """
     if not isinstance(field, str):
         return float(field)
     over, _, under = field.partition(" / sqrt(")
-    value = float(getattr(config, over)) if over else 1.0
-    return value / float(getattr(config, under.rstrip(")"))) ** 0.5 if under else value
+    value = _multiplier(config, over) if over else 1.0
+    return value / _multiplier(config, under.rstrip(")")) ** 0.5 if under else value
+
+
+def _multiplier(config: Any, field: str) -> float:
+    value = getattr(config, field, None)
+    if value is None:
+        raise UnsupportedConfigError(
+            str(getattr(config, "model_type", "unknown")),
+            f"its config has no {field!r}; transformers may have renamed it",
+        )
+    return float(value)
 
 
 def _read(config: Any, names: tuple[str, ...]) -> int:
@@ -134,9 +149,11 @@ class Sizes:
     def head_width(self, attention: Any, config: Any) -> int:
         """Width of a query head: what the attention module says, or the config."""
         own = _read(attention, (self.names.get("d_head", ""), *_HEAD_WIDTHS))
-        named = self._named("d_head", config, ("head_dim", "d_head"))
+        if own:
+            return own
         heads = self.heads(config)
-        return own or named or (self.width(config) // heads if heads else 0)
+        named = self._named("d_head", config, ("head_dim", "d_head"))
+        return named or (self.width(config) // heads if heads else 0)
 
     def kv_heads(self, attention: Any, config: Any, n_heads: int) -> int:
         """Key and value heads of a layer."""

@@ -52,6 +52,7 @@ class ModelSpec:
         has_stream_norm: Whether a norm stands on the stream itself, so that
             components sum to what enters that norm.
         sites: Every site, in the order of the forward pass.
+        inferred: Whether its sites were inferred, rather than told by a table.
         tokenizer: HuggingFace's tokenizer, or None.
         processor: HuggingFace's processor, if one was given in the tokenizer's place.
         bos: Who decides about a beginning-of-sequence token.
@@ -75,6 +76,7 @@ class ModelSpec:
     is_gated: bool
     has_stream_norm: bool
     sites: tuple[SiteInfo, ...] = attrs.field(repr=False)
+    inferred: bool = False
     tokenizer: Any = attrs.field(default=None, repr=False)
     processor: Any = attrs.field(default=None, repr=False)
     bos: BosPolicy = "tokenizer"

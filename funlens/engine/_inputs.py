@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import encode, is_functional, padding_mask
+from funlens.adapters import active_transforms, encode, is_functional, padding_mask
 from funlens.data import ModelSpec
 from funlens.errors import InputError
 
@@ -73,16 +73,13 @@ def prepare(
         InputError: The inputs are of no known kind, empty, or too long.
         TokenizerError: Text was given and there is no tokenizer.
     """
+    _check_transforms(spec)
     given = _as_mapping(spec, inputs)
     if attention_mask is not None:
         given["attention_mask"] = attention_mask
     source = given.get("input_ids", given.get("inputs_embeds"))
     if not isinstance(source, Tensor):
-        raise InputError(
-            f"the inputs hold {', '.join(given) or 'nothing'}",
-            "`input_ids` among them",
-            "Pass text, a token tensor, or what the tokenizer returns",
-        )
+        return _without_tokens(spec, given)
     _check_tokens(spec, source, inputs_embeds="inputs_embeds" in given)
     if isinstance(inputs, Tensor) and attention_mask is None:
         mask = _inferred_mask(spec, source)
@@ -90,12 +87,51 @@ def prepare(
         mask = given.get("attention_mask")
     given.pop("attention_mask", None)
     frame = _frame(source, mask)
+    unpadded = spec.engine.arch.unpadded
+    if unpadded and frame.starts is not None and any(frame.starts):
+        raise InputError(
+            f"rows are padded on the left, and {unpadded}",
+            "padding on the right, or none",
+            "Use `to_tokens(..., padding_side='right')`",
+        )
     if mask is not None and frame.starts is not None:
         given["attention_mask"] = mask.to(torch.long)
         _place_positions(spec, given, mask)
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
     return _with_decoder(spec, given, frame)
+
+
+def _without_tokens(spec: ModelSpec, given: Mapping[str, Any]) -> Prepared:
+    """Prepare pictures or sound: how many positions they make only the run tells.
+
+    Raises:
+        InputError: The model's main input is not there.
+    """
+    main = str(getattr(spec.module, "main_input_name", "input_ids"))
+    source = given.get(main)
+    if main == "input_ids" or not isinstance(source, Tensor):
+        raise InputError(
+            f"the inputs hold {', '.join(given) or 'nothing'}",
+            f"`{main}` among them",
+            "Pass text, a token tensor, or what the tokenizer or processor returns",
+        )
+    frame = Frame(batch=source.shape[0], n_pos=0)
+    if not spec.is_encoder_decoder:
+        return Prepared(kwargs=given, frames={"": frame})
+    return _with_decoder(spec, dict(given), frame)
+
+
+def _check_transforms(spec: ModelSpec) -> None:
+    """Refuse transforms that the family's own code cannot pass."""
+    refused: Mapping[str, str] = spec.engine.arch.no_func
+    for name in active_transforms() if refused else ():
+        if name in refused:
+            raise InputError(
+                f"{name} is active, and {refused[name]}",
+                "a run outside that transform",
+                f"Loop over runs; {spec.model_type} cannot do better",
+            )
 
 
 def compiled_kwargs(inputs: Inputs, attention_mask: Tensor | None) -> Mapping[str, Any]:

@@ -339,6 +339,8 @@ def traced(
         module: A tapped structure to run instead of the spec's own.
     """
     machinery: Machinery = spec.engine
+    grad = links or _wants_grad(plan.interventions, options)
+    _check_backward(plan.interventions, grad=grad)
     trace = Trace(
         plan,
         machinery,
@@ -346,15 +348,13 @@ def traced(
         measures=measures,
         links=links,
         finite=options.finite,
-        # SDPA's fused kernel has no derivative for a mask that carries a bias, as T5's
-        forces_eager=is_forward_mode() or (spec.is_encoder_decoder and is_functional()),
+        forces_eager=is_forward_mode()
+        or (machinery.arch.biased_masks and (grad or is_functional())),
     )
     trace.shift = _shift(spec, prepared)
     _set_bounds(spec, trace, options, prepared.main)
     _set_logits(spec, trace, options, prepared)
     eager = plan.needs_eager or trace.forces_eager
-    grad = links or _wants_grad(plan.interventions, options)
-    _check_backward(plan.interventions, grad=grad)
     lent: AbstractContextManager[nn.Module] = (
         nullcontext(module or machinery.tapped(eager=eager))
         if options.params is None

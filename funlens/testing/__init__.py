@@ -1,27 +1,37 @@
 """For those who write tools of their own: tiny models, and the laws as checks."""
 
 from funlens.errors import UnknownRecipeError
+from funlens.testing._infer import infer
 from funlens.testing._laws import Certificate, LawResult, verify
 from funlens.testing._recipes import (
     CAUSAL,
     FOUNDATION,
+    MASKED,
     RECIPES,
+    SEQ2SEQ,
     Recipe,
+    head_recipes,
     recipe_names,
     tiny_hf_model,
     tiny_inputs,
 )
+from funlens.testing._recipes_heads import variants_of
 
 __all__ = [
     "CAUSAL",
     "Certificate",
     "FOUNDATION",
     "LawResult",
+    "MASKED",
     "RECIPES",
     "Recipe",
+    "SEQ2SEQ",
     "UnknownRecipeError",
+    "head_recipes",
+    "infer",
     "recipe_names",
     "tiny_hf_model",
     "tiny_inputs",
+    "variants_of",
     "verify",
 ]

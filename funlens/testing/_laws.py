@@ -49,7 +49,7 @@ def verify(
     Returns:
         A certificate with one row for each law. Costs two forwards for each site.
     """
-    given = _inputs(spec, inputs)
+    given = example_inputs(spec, inputs)
     logits, cache = run_with_cache(spec, given)
     subject = Subject(
         spec=spec, inputs=given, untouched=untouched, cache=cache, logits=logits
@@ -63,9 +63,10 @@ def verify(
     )
 
 
-def _inputs(
+def example_inputs(
     spec: ModelSpec, inputs: Mapping[str, Any] | Tensor | str | None
 ) -> Mapping[str, Any]:
+    """Make what a law is checked on: what was given, or random tokens."""
     if isinstance(inputs, Mapping):
         return inputs
     if isinstance(inputs, Tensor):

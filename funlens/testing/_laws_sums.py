@@ -20,7 +20,7 @@ def blocks_join(subject: Subject) -> LawResult:
     return worst("resid_post(l) == resid_pre(l + 1)", found, 0.0, why_not="one layer")
 
 
-_WRITERS: Final = ("attn_out", "cross_out", "ssm_out", "mlp_out", "dense_out")
+_WRITERS: Final = ("attn_out", "ssm_out", "cross_out", "mlp_out", "dense_out")
 
 
 def writes_sum(subject: Subject) -> LawResult:
@@ -64,7 +64,7 @@ def patterns(subject: Subject) -> LawResult:
 def heads_mix(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
     for stack, layer in subject.stacks():
-        if not subject.has("pattern", layer, stack):
+        if not all(subject.has(part, layer, stack) for part in ("pattern", "v", "z")):
             continue
         v = subject.at("v", layer, stack)
         if subject.note("z", layer, stack):

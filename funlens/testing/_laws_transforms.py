@@ -31,6 +31,10 @@ def _steered(subject: Subject, vector: Tensor) -> Tensor:
 @torch.no_grad()
 def vmap_loops(subject: Subject) -> LawResult:
     """A `vmap` over edits is the loop of runs."""
+    law = "vmap over edits is the loop of runs"
+    refused = subject.spec.engine.arch.no_func
+    if "Vmap" in refused:
+        return worst(law, {}, 0.0, why_not=refused["Vmap"])
     vectors = _vectors(subject)
 
     def steered(vector: Tensor) -> Tensor:
@@ -39,11 +43,15 @@ def vmap_loops(subject: Subject) -> LawResult:
     loop = torch.stack([steered(vector) for vector in vectors])
     at_once = vmap(steered)(vectors)
     found = {"logits": differ(at_once, loop)}
-    return worst("vmap over edits is the loop of runs", found, subject.tolerance)
+    return worst(law, found, subject.tolerance)
 
 
 def slopes(subject: Subject) -> LawResult:
     """Derivatives, backward and forward, are the difference of two runs."""
+    law = "grad and jvp are the difference of runs"
+    refused = subject.spec.engine.arch.no_func
+    if "Grad" in refused:
+        return worst(law, {}, 0.0, why_not=refused["Grad"])
     start, direction, _ = _vectors(subject)
     weight = torch.linspace(-1.0, 1.0, subject.logits.shape[-1]).to(start)
 
@@ -56,10 +64,12 @@ def slopes(subject: Subject) -> LawResult:
         )
     expected = (ahead - behind) / (2 * _STEP)
     slope = grad(value)(start) @ direction
-    tangent = jvp(value, (start,), (direction,))[1]
+    slopes = {"grad": slope}
+    if "Jvp" not in refused:
+        slopes["jvp"] = jvp(value, (start,), (direction,))[1]
     size = expected.abs().clamp(min=1.0)
     found = {
-        "grad": float(((slope - expected).abs() / size).detach()),
-        "jvp": float(((tangent - expected).abs() / size).detach()),
+        name: float(((found - expected).abs() / size).detach())
+        for name, found in slopes.items()
     }
-    return worst("grad and jvp are the difference of runs", found, SLOPE_TOLERANCE)
+    return worst(law, found, SLOPE_TOLERANCE)

@@ -1,6 +1,7 @@
 """Tiny random HuggingFace models of every architecture, built from their configs."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import torch
@@ -8,18 +9,48 @@ from torch import Tensor, nn
 
 from funlens.errors import UnknownRecipeError, nearest
 from funlens.testing._recipes_causal import CAUSAL
-from funlens.testing._recipes_config import N_EXPERTS, config_of, special_ids
+from funlens.testing._recipes_config import (
+    N_EXPERTS,
+    VOCAB,
+    Config,
+    config_of,
+    special_ids,
+)
+from funlens.testing._recipes_drawing import draw, placeholders
 from funlens.testing._recipes_foundation import FOUNDATION
+from funlens.testing._recipes_heads import heads_of
+from funlens.testing._recipes_inputs import draw_inputs
+from funlens.testing._recipes_masked import MASKED
+from funlens.testing._recipes_multimodal import MULTIMODAL
 from funlens.testing._recipes_record import Recipe, Task
+from funlens.testing._recipes_seq2seq import SEQ2SEQ
 
-RECIPES: Final[tuple[Recipe, ...]] = (*FOUNDATION, *CAUSAL)
-
-_BY_NAME: Final[Mapping[str, Recipe]] = {row.name: row for row in RECIPES}
+RECIPES: Final[tuple[Recipe, ...]] = (
+    *FOUNDATION,
+    *CAUSAL,
+    *MASKED,
+    *SEQ2SEQ,
+    *MULTIMODAL,
+)
 
 _AUTO_CLASSES: Final[Mapping[Task, str]] = {
     "causal-lm": "AutoModelForCausalLM",
     "masked-lm": "AutoModelForMaskedLM",
     "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "base": "AutoModel",
+    "token-classification": "AutoModelForTokenClassification",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "image-text": "AutoModelForImageTextToText",
+    "speech": "AutoModelForSpeechSeq2Seq",
+    "ctc": "AutoModelForCTC",
+    "image-classifier": "AutoModelForImageClassification",
+    "audio-classifier": "AutoModelForAudioClassification",
+}
+
+# The classes themselves, by the whole config of a family.
+_CLASSES: Final[Mapping[Task, str]] = {
+    "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "base": "MODEL_MAPPING",
 }
 
 _MATRIX_STD: Final = 0.2  # with 16 inputs of size 1 a sum has size 0.8
@@ -31,7 +62,18 @@ _JITTERED: Final = frozenset({"A_log"})
 
 def recipe_names() -> tuple[str, ...]:
     """List the names that `tiny_hf_model` takes, in the table's order."""
-    return tuple(_BY_NAME)
+    return tuple(_by_name())
+
+
+@functools.cache
+def head_recipes() -> tuple[Recipe, ...]:
+    """List the recipes of models with another head or none.
+
+    Returns:
+        For each type of language model in the table, what transformers has of it
+        without a head, and with a classifier of tokens or of sequences.
+    """
+    return heads_of(RECIPES)
 
 
 def tiny_hf_model(
@@ -54,16 +96,10 @@ def tiny_hf_model(
     Raises:
         UnknownRecipeError: No recipe has this name.
     """
-    import transformers  # here: as in `config_of`
-
     found = _recipe_named(name)
-    auto: Any = getattr(transformers, _AUTO_CLASSES[found.task])
-    wanted = {} if attn_implementation is None else _attention(attn_implementation)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        model: nn.Module = auto.from_config(
-            config_of(found), dtype=torch.float32, **wanted
-        )
+        model = _built(found, attn_implementation=attn_implementation)
     _redraw(model, generator=torch.Generator().manual_seed(seed))
     return model.eval()
 
@@ -71,14 +107,18 @@ def tiny_hf_model(
 def tiny_inputs(
     name: str, *, batch: int = 2, pos: int = 7, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Draw token ids for a tiny model, none of them special.
+    """Draw token ids for a tiny model, none of them special, and what else it reads.
+
+    A sequence classifier with an encoder and a decoder pools at the end of the text,
+    so there each row ends with its token.
 
     Args:
         name: One of `recipe_names()`.
         batch: How many rows.
-        pos: How many tokens in a row; a decoder behind an encoder gets two fewer,
-            so that the two kinds of position cannot be taken for each other.
-        seed: Fixes the ids.
+        pos: How many tokens in a row, without those that stand for a picture or a
+            sound; a decoder behind an encoder gets two fewer, so that the two kinds
+            of position cannot be taken for each other.
+        seed: Fixes the ids, the pictures and the sounds.
 
     Returns:
         Keyword arguments of the model's forward.
@@ -87,31 +127,55 @@ def tiny_inputs(
         UnknownRecipeError: No recipe has this name.
     """
     found = _recipe_named(name)
-    config = config_of(found)
-    special = set(special_ids(config.to_dict()))
-    vocab = config.get_text_config().vocab_size
-    plain = torch.tensor([i for i in range(vocab) if i not in special])
     generator = torch.Generator().manual_seed(seed)
+    if not found.inputs:
+        return draw_inputs(found, batch=batch, pos=pos, generator=generator)
+    return draw(
+        found.inputs,
+        plain=_plain_ids(config_of(found), placeholders(found.inputs)),
+        batch=batch,
+        pos=pos,
+        generator=generator,
+    )
 
-    def draw(length: int) -> Tensor:
-        return plain[torch.randint(len(plain), (batch, length), generator=generator)]
 
-    drawn = {"input_ids": draw(pos)}
-    if found.task == "seq2seq-lm":
-        drawn["decoder_input_ids"] = draw(max(1, pos - 2))
-    return drawn
+def _plain_ids(config: Config, taken: Iterable[int]) -> Tensor:
+    """List the token ids that have no meaning of their own; none without words."""
+    special = {*special_ids(config.to_dict()), *taken}
+    vocab = getattr(config.get_text_config(), "vocab_size", VOCAB)
+    return torch.tensor([i for i in range(vocab) if i not in special])
+
+
+@functools.cache
+def _by_name() -> Mapping[str, Recipe]:
+    """Order all recipes by name."""
+    return {row.name: row for row in (*RECIPES, *head_recipes())}
 
 
 def _recipe_named(name: str) -> Recipe:
     """Look a recipe up."""
-    if name not in _BY_NAME:
-        raise UnknownRecipeError(name, nearest(name, _BY_NAME))
-    return _BY_NAME[name]
+    rows = _by_name()
+    if name not in rows:
+        raise UnknownRecipeError(name, nearest(name, rows))
+    return rows[name]
 
 
-def _attention(implementation: str) -> dict[str, str]:
-    """Spell the choice of an attention implementation for transformers."""
-    return {"attn_implementation": implementation}
+def _built(found: Recipe, *, attn_implementation: str | None) -> nn.Module:
+    """Let HuggingFace build a model, with weights of its own."""
+    import transformers  # here: as in `config_of`
+
+    config = config_of(found)
+    if found.config_type:
+        # The auto class would hand over the whole config, which this class cannot read.
+        whole = transformers.CONFIG_MAPPING[found.model_type]
+        part: Any = getattr(transformers, _CLASSES[found.task])[whole]
+        model = part(config)
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        return model
+    auto: Any = getattr(transformers, _AUTO_CLASSES[found.task])
+    given = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    return auto.from_config(config, dtype=torch.float32, **given)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from typing import Final
 
 from funlens.testing._recipes_hybrid import RECURRENT, SPARSE_ATTENTION
+from funlens.testing._recipes_music import MUSIC
 from funlens.testing._recipes_record import Recipe
 from funlens.testing._recipes_record import recipe as _recipe
 
@@ -199,7 +200,7 @@ _GEMMA: Final = (
     ),
 )
 
-_INKLING: Final = {
+INKLING: Final = {
     "d_rel": 4,
     "layer_types": ("hybrid_sliding", "hybrid"),
     "rel_extent": 8,
@@ -208,7 +209,7 @@ _INKLING: Final = {
     "swa_num_key_value_heads": 1,
 }
 
-_LLAMA4: Final = {
+LLAMA4: Final = {
     "attention_chunk_size": 4,
     "floor_scale": 4,
     "intermediate_size_mlp": 24,
@@ -262,15 +263,29 @@ _OTHERS: Final = (
         keep_window_size=4,
         note="not causal: HuggingFace's router mixes tokens",
     ),
-    _recipe("emu3"),
+    _recipe(
+        "emu3",
+        nested={
+            "vocabulary_map.<image>": 3,
+            "vq_config.base_channels": 32,
+            "vq_config.channel_multiplier": (1,),
+            "vq_config.codebook_size": 8,
+        },
+    ),
     _recipe("fuyu"),
     _recipe("hrm_text"),
-    _recipe("inkling2_text", nested=_INKLING),
-    _recipe("inkling_text", mlp_layer_types=_FIRST_DENSE, nested=_INKLING),
+    _recipe("inkling2_text", nested=INKLING),
+    _recipe("inkling_text", mlp_layer_types=_FIRST_DENSE, nested=INKLING),
     _recipe(
-        "llama4", nested={f"text_config.{key}": value for key, value in _LLAMA4.items()}
+        "llama4",
+        nested={
+            **{f"text_config.{key}": value for key, value in LLAMA4.items()},
+            "vision_config.projector_input_dim": 16,
+            "vision_config.projector_output_dim": 16,
+            "vision_config.vision_output_dim": 16,
+        },
     ),
-    _recipe("llama4_text", nested=_LLAMA4),
+    _recipe("llama4_text", nested=LLAMA4),
     _recipe("longcat_flash", num_key_value_heads=4, num_layers=2, zero_expert_num=2),
     _recipe(
         "mllama",
@@ -345,4 +360,5 @@ CAUSAL: Final[tuple[Recipe, ...]] = (
     *RECURRENT,
     *_GEMMA,
     *_OTHERS,
+    *MUSIC,
 )

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
+from funlens.testing._recipes_modal_sizes import MODAL_SIZES
 from funlens.testing._recipes_record import Recipe
 
+VOCAB: Final = 32
 N_EXPERTS: Final = 4
 
 # Applied to every config, and to the configs inside it, where the class has the field.
-_TINY: Final[Mapping[str, object]] = {
-    "vocab_size": 32,
+_TINY: Final[dict[str, object]] = {
+    "vocab_size": VOCAB,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -31,7 +33,7 @@ _TINY: Final[Mapping[str, object]] = {
     "num_key_value_heads": 2,
     "head_dim": 4,
     "embedding_size": 8,
-    "vocab_size_per_layer_input": 32,
+    "vocab_size_per_layer_input": VOCAB,
     "hidden_size_per_layer_input": 4,
     "intermediate_size": 32,
     "ffn_dim": 32,
@@ -130,7 +132,7 @@ def config_of(found: Recipe) -> Config:
     """Make the HuggingFace config of a recipe; transformers is imported here."""
     from transformers import CONFIG_MAPPING  # here: `import funlens` must stay cheap
 
-    config_class: type[Any] = CONFIG_MAPPING[found.model_type]
+    config_class: type[Any] = CONFIG_MAPPING[found.config_type or found.model_type]
     overrides: dict[str, Any] = {}
     if found.task == "causal-lm" and _knows(config_class, "is_decoder"):
         overrides["is_decoder"] = True  # BERT and its kin see both ways otherwise
@@ -140,15 +142,21 @@ def config_of(found: Recipe) -> Config:
         for step in path:
             inner = inner.setdefault(step, {})
         inner[last] = _as_lists(value)
-    return config_class(**_settings(config_class, overrides))
+    shared = _TINY | MODAL_SIZES if found.inputs else _TINY
+    return config_class(**_settings(config_class, overrides, shared=shared))
 
 
-def _settings(config_class: type[Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(
+    config_class: type[Any],
+    overrides: Mapping[str, Any],
+    *,
+    shared: Mapping[str, object],
+) -> dict[str, Any]:
     """Merge the shared tiny settings that a config class knows with overrides."""
     aliases: Mapping[str, str] = config_class.attribute_map
     merged: dict[str, Any] = {
         spelling: value
-        for key, value in _TINY.items()
+        for key, value in shared.items()
         for spelling in {key, aliases.get(key, key)}
         if _knows(config_class, spelling)
     }
@@ -157,7 +165,9 @@ def _settings(config_class: type[Any], overrides: Mapping[str, Any]) -> dict[str
         inner: Mapping[str, Any] = overrides.get(key, {})
         if inner or not spec.optional:
             inner_class = _inner_class(spec, inner)
-            merged[key] = spec.init_kwargs | _settings(inner_class, inner)
+            merged[key] = spec.init_kwargs | _settings(
+                inner_class, inner, shared=shared
+            )
     return merged
 
 

@@ -108,11 +108,12 @@ FOUNDATION: Final[tuple[Recipe, ...]] = (
     ),
     _recipe("smollm3", no_rope_layer_interval=2, note="the second layer has no rotary"),
     _recipe("bert", task="masked-lm"),
-    _recipe("t5", task="seq2seq-lm", num_decoder_layers=3),
+    _recipe("t5", task="seq2seq-lm", num_decoder_layers=3, decoder_start_token_id=0),
     _recipe(
         "t5",
         variant="gated",
         task="seq2seq-lm",
+        decoder_start_token_id=0,
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=False,
         note="as T5 v1.1",

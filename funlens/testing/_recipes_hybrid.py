@@ -14,7 +14,7 @@ _SLIDING: Final = "sliding_attention"
 _FIRST_DENSE: Final = ("dense", "sparse")
 _FIRST_LINEAR: Final = (_LINEAR, _FULL)
 
-_DOTS3: Final = {
+DOTS3: Final = {
     "layer_types": (_INDEXED, _SLIDING),
     "num_key_value_heads": 4,
     "shared_experts_intermediate_size": 8,
@@ -50,13 +50,14 @@ SPARSE_ATTENTION: Final[tuple[Recipe, ...]] = (
             "compress_rates.heavily_compressed_attention": 4,
         },
     ),
-    _recipe("dots3_note_text", nested=_DOTS3),
+    _recipe("dots3_note_text", nested=DOTS3),
     _recipe(
         "dots3_note",
         nested={
-            **{f"text_config.{key}": value for key, value in _DOTS3.items()},
+            **{f"text_config.{key}": value for key, value in DOTS3.items()},
             "audio_config.adapter_input_size": 16,
             "audio_config.adapter_out_dim": 16,
+            "audio_config.downsample_hidden_size": 8,
             "vision_config.adapter_in_dim": 16,
             "vision_config.adapter_out_dim": 16,
             "vision_config.mlp_layer_types": _FIRST_DENSE,
@@ -79,7 +80,7 @@ SPARSE_ATTENTION: Final[tuple[Recipe, ...]] = (
     ),
 )
 
-_QWEN4: Final = {
+QWEN4: Final = {
     "hc_lowrank": 8,
     "heads_per_ngram": 2,
     "indexer_budget": 4,
@@ -144,9 +145,9 @@ RECURRENT: Final[tuple[Recipe, ...]] = (
     _recipe("qwen3_next", layer_types=_FIRST_LINEAR, mlp_only_layers=(0,)),
     _recipe(
         "qwen4_exp",
-        nested={f"text_config.{key}": value for key, value in _QWEN4.items()},
+        nested={f"text_config.{key}": value for key, value in QWEN4.items()},
     ),
-    _recipe("qwen4_exp_text", nested=_QWEN4),
+    _recipe("qwen4_exp_text", nested=QWEN4),
     _recipe("recurrent_gemma", block_types=("recurrent", "attention")),
     _recipe(
         "rwkv",

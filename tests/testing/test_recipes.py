@@ -10,6 +10,7 @@ from torch import nn
 from funlens.testing._recipes import (
     RECIPES,
     UnknownRecipeError,
+    head_recipes,
     recipe_names,
     tiny_hf_model,
     tiny_inputs,
@@ -18,8 +19,20 @@ from funlens.testing._recipes_config import config_of
 from funlens.testing._recipes_record import Recipe
 
 # One of each kind: plain, grouped queries, experts, tied encoder and decoder, masked,
-# recurrent, and a config made of parts.
-A_FEW: Final = ("gpt2", "llama", "mixtral", "gemma2", "t5", "bert", "mamba", "fuyu")
+# recurrent, a config made of parts, more than ids, and a part of a config.
+A_FEW: Final = (
+    "gpt2",
+    "llama",
+    "mixtral",
+    "gemma2",
+    "t5",
+    "bert",
+    "mamba",
+    "fuyu",
+    "longformer",
+    "musicgen",
+)
+TEXT_ONLY: Final = tuple(row for row in RECIPES if not row.inputs)
 ROLES: Final = ("pad", "bos", "eos", "decoder_start")
 
 
@@ -85,15 +98,17 @@ def test_the_attention_can_be_chosen(implementation: str) -> None:
     assert same_bits(tiny_hf_model("llama"), model)
 
 
-@pytest.mark.parametrize("row", RECIPES, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", TEXT_ONLY, ids=lambda row: row.name)
 def test_every_recipe_has_a_config_and_inputs(row: Recipe) -> None:
     """No id that is drawn is a special one, and none is outside the vocabulary."""
     drawn = tiny_inputs(row.name, batch=3, pos=20)
     config = config_of(row)
     special = {getattr(config, f"{role}_token_id", None) for role in ROLES}
     vocab = config.get_text_config().vocab_size
-    assert (3, 20) == drawn["input_ids"].shape
-    for tokens in drawn.values():
+    rows = 3 * (config.num_codebooks if "input_ids" in row.extra else 1)
+    assert (rows, 20) == drawn["input_ids"].shape
+    for name in drawn.keys() & {"input_ids", "decoder_input_ids"}:
+        tokens = drawn[name]
         assert set(tokens.flatten().tolist()) <= set(range(vocab)) - special
 
 
@@ -117,7 +132,7 @@ def test_a_decoder_gets_other_positions_than_its_encoder() -> None:
 
 def test_names_are_unique() -> None:
     """Each name leads to one recipe."""
-    assert len(RECIPES) == len(set(recipe_names()))
+    assert len(RECIPES) + len(head_recipes()) == len(recipe_names())
 
 
 @pytest.mark.parametrize("call", [tiny_hf_model, tiny_inputs])

@@ -1,0 +1,193 @@
+"""The tables of families that mix positions by recurrences or convolutions."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import evolve
+
+from funlens.adapters._families_common import (
+    AFTER_NORM,
+    PRE_NORM,
+    SELF,
+    causal,
+    with_attention,
+)
+from funlens.adapters._language import (
+    Architecture,
+    Attention,
+    Block,
+    Experts,
+    Mixer,
+    Mlp,
+    Place,
+    Stack,
+)
+
+_PARTS: Final[Mapping[str, Place]] = {
+    "ssm_proj": (
+        "out",
+        ("in_proj", "in_proj_qkvz", "in_proj_qkv", "qkv_proj", "linear_x"),
+    ),
+    "ssm_params": ("out", ("x_proj", "in_proj_ba")),
+}
+_MIXER: Final = Mixer(
+    path=("mamba", "mixer", "linear_attn", "conv", "temporal_block"), parts=_PARTS
+)
+_HYBRID: Final = evolve(PRE_NORM, mixer=(_MIXER,))
+_GATED_QUERY: Final = evolve(
+    SELF, gated_query=True, changes="a gate multiplies the mixed heads"
+)
+_MAMBA: Final = Block(ln1="norm", mixer=(_MIXER,))
+_DELTA: Final = Mixer(path="self_attn", needs="forget_gate", parts=_PARTS)
+_LATENT: Final = evolve(
+    SELF, kv="kv_b_proj", q_latent="q_a_layernorm", kv_latent="kv_a_layernorm"
+)
+
+
+def _rescales(module: Any) -> str:
+    """Tell whether RWKV's next run would divide its own weights in place."""
+    body, config = module.base_model, module.config
+    settled: bool = body.layers_are_rescaled
+    if settled or not 0 < config.rescale_every < config.num_hidden_layers:
+        return ""
+    return (
+        "its first run divides weights in place, and they are yours. Run it once "
+        "before you hand it over, or build it with `rescale_every=0`"
+    )
+
+
+_NO_MASK: Final = "its recurrence takes no mask"
+
+RECURRENT: Final[tuple[Architecture, ...]] = (
+    causal("falcon_mamba", "mamba", "mamba2", block=_MAMBA),
+    causal("bamba", "jamba", "lfm2", "lfm2_moe", block=_HYBRID),
+    causal(
+        "lfm3",
+        block=evolve(
+            with_attention(_HYBRID, changes="a gate multiplies the mixed heads"),
+            ln1_post="post_operator_norm",
+            ln2_post="post_ffn_norm",
+        ),
+    ),
+    causal(
+        "nemotron_h",
+        block=Block(
+            ln1="norm",
+            attention=(evolve(SELF, path="mixer", has_rotary=False),),
+            mixer=(evolve(_MIXER, needs="conv1d"),),
+            mlp=(Experts(path="mixer"), Mlp(path="mixer")),
+        ),
+    ),
+    Architecture(
+        model_types=("granitemoehybrid",),
+        main=Stack(
+            block=evolve(
+                _HYBRID,
+                multiplier="residual_multiplier",
+                beside=(Mlp(path="shared_mlp"),),
+            ),
+            embed_multiplier="embedding_multiplier",
+        ),
+    ),
+    causal(
+        "falcon_h1",
+        block=evolve(
+            PRE_NORM,
+            attention=(evolve(SELF, multiplier="attention_out_multiplier"),),
+            mixer=(evolve(_MIXER, multiplier="ssm_out_multiplier"),),
+        ),
+    ),
+    causal(
+        "zamba",
+        "zamba2",
+        block=Block(
+            ln1=("input_layernorm", "mamba_decoder.input_layernorm"),
+            mixer=(evolve(_MIXER, path=("mamba", "mamba_decoder.mamba")),),
+            can_skip=False,
+        ),
+    ),
+    causal(
+        "qwen3_next",
+        "qwen3_5",
+        "qwen3_5_moe",
+        "qwen3_5_moe_text",
+        "qwen3_5_text",
+        block=evolve(_HYBRID, attention=(_GATED_QUERY,)),
+    ),
+    Architecture(
+        model_types=("olmo_hybrid",),
+        main=Stack(
+            block=(evolve(_HYBRID, needs="linear_attn", attention=()), AFTER_NORM)
+        ),
+    ),
+    causal(
+        "kimi_linear",
+        "bailing_hybrid",
+        block=evolve(
+            PRE_NORM,
+            attention=(evolve(_LATENT, needs="kv_b_proj"),),
+            mixer=(_DELTA,),
+        ),
+    ),
+    causal(
+        "minimax",
+        block=evolve(
+            PRE_NORM,
+            attention=(SELF,),
+            mixer=(Mixer(path="self_attn", needs="output_gate", parts=_PARTS),),
+            unsummed="the stream is normed and scaled before anything is added",
+        ),
+    ),
+    Architecture(
+        model_types=("recurrent_gemma",),
+        main=Stack(
+            block=Block(
+                ln1="temporal_pre_norm",
+                attention=(Attention(path="temporal_block"),),
+                mixer=(evolve(_MIXER, needs="rg_lru"),),
+                ln2="channel_pre_norm",
+                mlp=(Mlp(path="mlp_block"),),
+            )
+        ),
+        no_func=dict.fromkeys(
+            ("Vmap", "Grad", "Jvp"),
+            "its recurrence is an autograd function that torch.func cannot pass",
+        ),
+        unpadded=_NO_MASK,
+    ),
+    Architecture(
+        model_types=("xlstm",),
+        main=Stack(
+            block=Block(
+                ln1="norm_mlstm",
+                mixer=(Mixer(path="mlstm_layer"),),
+                ln2="norm_ffn",
+                mlp=(Mlp(path="ffn"),),
+            )
+        ),
+        no_func=dict.fromkeys(
+            ("Vmap", "Jvp"), "its recurrence writes its states in place"
+        ),
+        unpadded=_NO_MASK,
+    ),
+    Architecture(
+        model_types=("rwkv",),
+        refusal=_rescales,
+        main=Stack(
+            block=Block(
+                start="pre_ln",
+                ln1="ln1",
+                mixer=(Mixer(path="attention", o="output"),),
+                ln2="ln2",
+                mlp=(
+                    Mlp(
+                        path="feed_forward", up="key", gate="", gate_up="", down="value"
+                    ),
+                ),
+                extras=2,
+            )
+        ),
+        unpadded=_NO_MASK,
+    ),
+)
+"""Tables of state-space, linear-attention and convolutional families."""
