@@ -20,23 +20,40 @@ _AUTO_CLASSES: Final = (
 def model_class(config: Any, request: Request) -> Any:
     """Find the class: what the config names, else the kind of its language head."""
     import transformers
-    from transformers.models.auto import modeling_auto
 
     remote: Mapping[str, Any] = getattr(config, "auto_map", None) or {}
     if request.trusts_code:
         for auto in _AUTO_CLASSES:
             if auto in remote:
                 return getattr(transformers, auto)
-    bodies: Mapping[str, Any] = {**modeling_auto.MODEL_MAPPING_NAMES}
-    headless = _class_names(bodies)
-    for name in getattr(config, "architectures", None) or ():
-        has_own_head = name not in headless and not name.endswith("ForPreTraining")
-        if has_own_head and hasattr(transformers, name):
+    headless = _headless()
+    for name in _named(config):
+        if name not in headless and not name.endswith("ForPreTraining"):
             return getattr(transformers, name)
     return _head_class(config)
 
 
-def _class_names(mapping: Mapping[str, Any]) -> set[str]:
+def body_class(config: Any) -> Any:
+    """Find the base model that a config names; None where it names none."""
+    import transformers
+
+    headless = _headless()
+    found = (getattr(transformers, name) for name in _named(config) if name in headless)
+    return next(found, None)
+
+
+def _named(config: Any) -> tuple[str, ...]:
+    """List the classes of transformers that a config names."""
+    import transformers
+
+    names: Any = getattr(config, "architectures", None) or ()
+    return tuple(str(name) for name in names if hasattr(transformers, name))
+
+
+def _headless() -> set[str]:
+    from transformers.models.auto import modeling_auto
+
+    mapping: Mapping[str, Any] = {**modeling_auto.MODEL_MAPPING_NAMES}
     names: set[str] = set()
     for value in mapping.values():
         names |= {value} if isinstance(value, str) else set(value)

@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 import torch
 from torch import nn
 
-from funlens.adapters._load_class import built, model_class
+from funlens.adapters._load_class import body_class, built, model_class
 from funlens.adapters._load_errors import called, translated
 from funlens.adapters._load_request import MODEL_OPTIONS, Request
 from funlens.errors import LoadError, OptionError, nearest
@@ -24,8 +24,7 @@ def drawn(config: Any, request: Request, seed: int) -> nn.Module:
 
 
 def loaded(config: Any, request: Request) -> nn.Module:
-    """Read the weights; none may be missing."""
-    chosen = model_class(config, request)
+    """Read the weights; none may be missing, but those of a head that nobody named."""
     words: dict[str, Any] = {
         **{w: v for w, v in request.options.items() if w in MODEL_OPTIONS},
         **request.hub,
@@ -41,14 +40,28 @@ def loaded(config: Any, request: Request) -> nn.Module:
         "trust_remote_code": request.trusts_code or None,
     }
     words |= {word: value for word, value in given.items() if value is not None}
-    with torch.random.fork_rng(devices=[]):  # missing weights would be drawn
-        model, info = called(
-            request, partial(chosen.from_pretrained, request.source, **words)
-        )
+    model, info = _read(model_class(config, request), request, words)
+    body = body_class(config)
+    if body is not None and _lacks_only_the_head(model, info):
+        model, info = _read(body, request, words)
     _refuse_missing(info, request)
     _refuse_left_out(info, model, request)
     _refuse_unknown_places(model, request)
     return model.eval() if "device_map" in words else _moved(model.eval(), request)
+
+
+def _read(
+    chosen: Any, request: Request, words: Mapping[str, Any]
+) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Read one class's weights, and what HuggingFace says about them."""
+    with torch.random.fork_rng(devices=[]):  # missing weights would be drawn
+        return called(request, partial(chosen.from_pretrained, request.source, **words))
+
+
+def _lacks_only_the_head(model: Any, info: Mapping[str, Any]) -> bool:
+    missing = [str(key) for key in info["missing_keys"]]
+    own = f"{model.base_model_prefix}."
+    return bool(missing) and not any(key.startswith(own) for key in missing)
 
 
 def _placement(config: Any, request: Request) -> Any:

@@ -294,10 +294,9 @@ def _recording(spec: ModelSpec, *, grad: bool) -> AbstractContextManager[Any]:
     """Record a graph, or none.
 
     Raises:
-        UnsupportedConfigError: A derivative is taken that would be 0, silently.
+        UnsupportedConfigError: A derivative is taken that would be 0, silently, or a
+            transform meets weights that come and go.
     """
-    if not grad:
-        return torch.no_grad()
     machinery: Machinery = spec.engine
     if is_functional() and machinery.is_offloaded:
         raise UnsupportedConfigError(
@@ -306,6 +305,8 @@ def _recording(spec: ModelSpec, *, grad: bool) -> AbstractContextManager[Any]:
             "loads them",
             "Use `run_with_grads`, or load the model without offloading.",
         )
+    if not grad:
+        return torch.no_grad()
     wanted = is_differentiating() or not is_functional()
     if wanted and machinery.without_derivative:
         raise UnsupportedConfigError(

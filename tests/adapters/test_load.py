@@ -343,6 +343,22 @@ def test_a_headless_class_gets_its_language_head(saved: Path, named: Any) -> Non
     assert "LlamaForCausalLM" == type(load(saved, device="cpu").module).__name__
 
 
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_a_model_without_a_head_is_loaded_without_one(
+    name: str, tmp_path: Path
+) -> None:
+    """A base model was saved: no head is drawn for it."""
+    config: Any = tiny_hf_model(name).config
+    body = transformers.AutoModel.from_config(config).eval()
+    body.save_pretrained(tmp_path)
+    spec = load(tmp_path, device="cpu")
+    assert type(body) is type(spec.module)
+    inputs = tiny_inputs(name)
+    with torch.no_grad():
+        expected = body(**inputs).last_hidden_state
+        assert torch.equal(expected, spec.module(**inputs).last_hidden_state)
+
+
 def test_importing_the_loader_does_not_import_transformers() -> None:
     """`import funlens` stays cheap."""
     code = (
