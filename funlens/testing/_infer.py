@@ -95,9 +95,14 @@ def _hypotheses(module: nn.Module, tokenizer: Any) -> Iterator[ModelSpec]:
     yield from found
 
 
-def _promise(spec: ModelSpec) -> tuple[bool, bool, int]:
+def _promise(spec: ModelSpec) -> tuple[bool, bool, bool, int]:
     """Order descriptions: those that excuse nothing and name most sites first."""
-    return spec.has_stream_norm, not spec.n_heads, -len(spec.sites)
+    layers = {part: set[int | None]() for part in ("z", "ssm_out")}
+    for info in spec.sites:
+        if info.site.part in layers:
+            layers[info.site.part].add(info.site.layer)
+    mixes_twice = bool(layers["z"] & layers["ssm_out"])
+    return spec.has_stream_norm, mixes_twice, not layers["z"], -len(spec.sites)
 
 
 def _tables() -> Iterator[Architecture]:
