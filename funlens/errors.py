@@ -25,8 +25,9 @@ The family::
     │   ├── NonFiniteError
     │   └── NeverActedError
     ├── TokenizerError (ValueError)
-    └── LoadError
-        └── GatedModelError
+    ├── LoadError
+    │   └── GatedModelError
+    └── UnknownRecipeError (LookupError)
 
 Fields are plain values, so that the errors pickle; they compare by identity.
 """
@@ -61,6 +62,7 @@ __all__ = [
     "SiteNotFoundError",
     "SpecError",
     "TokenizerError",
+    "UnknownRecipeError",
     "UnsupportedArchitectureError",
     "UnsupportedConfigError",
     "UserFunctionError",
@@ -413,3 +415,19 @@ def raise_all(faults: Sequence[FunlensError]) -> None:
     if faults:
         message = f"{len(faults)} faults in what was asked for"
         raise ExceptionGroup(message, list(faults))
+
+
+@attrs.frozen
+class UnknownRecipeError(FunlensError, LookupError):
+    """No recipe of a tiny model has this name."""
+
+    name: str
+    near: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say what was asked for, and the nearest names there are."""
+        return (
+            f"there is no recipe named {self.name!r}. "
+            f"Nearest: {', '.join(self.near) or 'none'}. "
+            "List the names with `funlens.testing.recipe_names()`."
+        )

@@ -1,8 +1,14 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
 from funlens.adapters._active import ACTIVE, Active, Point, Seen
+from funlens.adapters._chat import to_chat_tokens
+from funlens.adapters._checkpoints import checkpoints
 from funlens.adapters._circuits import OV, QK
+from funlens.adapters._corpus import tokenize_and_concatenate
+from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
+from funlens.adapters._directions import tokens_to_directions
 from funlens.adapters._draft import Draft
+from funlens.adapters._encoding import Encoded, encode, to_single_token, to_tokens
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
@@ -16,9 +22,13 @@ from funlens.adapters._language import (
     Path,
     Stack,
 )
-from funlens.adapters._load import ContextLengthWarning, load
+from funlens.adapters._load import load
+from funlens.adapters._load_config import ContextLengthWarning
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._norms import NormForm, form_of
+from funlens.adapters._offload import is_offloaded
+from funlens.adapters._padding import padding_mask
+from funlens.adapters._positions import token_position
 from funlens.adapters._registry import from_module, replaced, sites, supported
 from funlens.adapters._stream import (
     Matrix,
@@ -32,21 +42,11 @@ from funlens.adapters._stream import (
     stream_writers,
 )
 from funlens.adapters._taps import Tap
-from funlens.adapters._tokens import (
-    padding_mask,
-    to_single_token,
-    to_str_tokens,
-    to_string,
-    to_strings,
-    to_tokens,
-    token_position,
-    tokenize_and_concatenate,
-    tokens_to_directions,
-)
 from funlens.adapters._toy import ToyConfig, toy, toy_module
 from funlens.adapters._tracr import from_tracr, tracr_outputs
 from funlens.adapters._transforms import (
     active_transforms,
+    is_differentiating,
     is_forward_mode,
     is_functional,
 )
@@ -106,6 +106,7 @@ __all__ = [
     "Block",
     "ContextLengthWarning",
     "Draft",
+    "Encoded",
     "EveryRow",
     "Experts",
     "Fused",
@@ -154,6 +155,8 @@ __all__ = [
     "b_in",
     "b_out",
     "bare_readers",
+    "checkpoints",
+    "encode",
     "exchanged",
     "find",
     "form_of",
@@ -163,8 +166,10 @@ __all__ = [
     "head_results",
     "input_by_output",
     "interpolate",
+    "is_differentiating",
     "is_forward_mode",
     "is_functional",
+    "is_offloaded",
     "load",
     "matrix_at",
     "norm_scale",
@@ -176,6 +181,7 @@ __all__ = [
     "stream_norms",
     "stream_writers",
     "supported",
+    "to_chat_tokens",
     "to_single_token",
     "to_str_tokens",
     "to_string",

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from funlens.adapters._language import Architecture
+from funlens.adapters._offload import execution_device, is_offloaded
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._tree import find
@@ -37,6 +38,10 @@ def _devices_of(module: nn.Module) -> frozenset[torch.device]:
     """List where weights lie; accelerate keeps those on `meta` that it brings later."""
     devices = frozenset(parameter.device for parameter in module.parameters())
     return devices - {torch.device("meta")}
+
+
+# Their products are no part of a graph: torch warns, and goes on.
+_INTEGER_KERNELS: Final = "torch.ao.nn.quantized"
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
@@ -69,6 +74,7 @@ class Machinery:
     centered: frozenset[type]
     plans: dict[object, Any] = attrs.field(factory=dict[object, Any])
     _lock: Any = attrs.field(factory=threading.RLock)
+    _own: threading.local = attrs.field(factory=threading.local)
     _made: dict[bool, nn.Module] = attrs.field(factory=dict[bool, nn.Module])
     _spare: dict[bool, list[nn.Module]] = attrs.field(
         factory=dict[bool, list[nn.Module]]
@@ -108,6 +114,9 @@ class Machinery:
         """Device of the token embedding, where inputs enter."""
         embed = find(self.module, self.embed)
         source = embed if embed is not None else self.module
+        dispatched = execution_device(source)
+        if dispatched is not None:
+            return dispatched
         found = next(source.parameters(), None)
         return torch.device("cpu") if found is None else found.device
 
@@ -130,12 +139,30 @@ class Machinery:
         return next(iter(devices)) if len(devices) == 1 else None
 
     @cached_property
+    def is_offloaded(self) -> bool:
+        """Whether some weights are there only while their module runs."""
+        return is_offloaded(self.module)
+
+    @cached_property
+    def without_derivative(self) -> str:
+        """Name a layer whose gradient torch would give as 0; empty if there is none."""
+        kinds = (type(part) for part in self.module.modules())
+        lost = (kind for kind in kinds if kind.__module__.startswith(_INTEGER_KERNELS))
+        return next((f"quantized {kind.__name__}" for kind in lost), "")
+
+    @cached_property
     def _order(self) -> Mapping[Site, int]:
         return {site: at for at, site in enumerate(self.taps)}
 
     def ordered(self, sites: Iterable[Site]) -> list[Site]:
         """Sort whole sites by the order of the forward pass."""
         return sorted(sites, key=self._order.__getitem__)
+
+    def bare(self) -> nn.Module:
+        """Give the structure without taps, to be run."""
+        if not self.is_offloaded:
+            return self.module
+        return self._of_thread("bare", partial(bare_copy, self.module))
 
     def tapped(self, *, eager: bool) -> nn.Module:
         """Give the structure with taps.
@@ -145,10 +172,19 @@ class Machinery:
                 have a skeleton of their own for that.
         """
         apart = self._is_apart(eager=eager)
+        if self.is_offloaded:
+            return self._of_thread(str(apart), partial(self._new, eager=apart))
         with self._lock:
             if apart not in self._made:
                 self._made[apart] = self._new(eager=apart)
             return self._made[apart]
+
+    def _of_thread(self, key: str, make: Callable[[], nn.Module]) -> nn.Module:
+        """Give a thread a structure of its own, whose weights come and go."""
+        made: dict[str, nn.Module] = vars(self._own)
+        if key not in made:
+            made[key] = make()
+        return made[key]
 
     def _is_apart(self, *, eager: bool) -> bool:
         """Tell whether looking into attention takes a structure of its own."""

@@ -15,6 +15,7 @@ from funlens.adapters._language import Architecture
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
+from funlens.adapters._tokenizer import check_bos, tokenizer_in
 from funlens.adapters._tree import Sizes, features, find, path_of
 from funlens.adapters._views import is_centered
 from funlens.data import AXES, BosPolicy, ModelSpec, Site, SiteInfo
@@ -72,7 +73,7 @@ def from_module(
 
     Args:
         module: A HuggingFace model in evaluation mode; PEFT-wrapped ones too.
-        tokenizer: Its tokenizer, for text.
+        tokenizer: Its tokenizer, for text, or a processor that holds one.
         adapter: A table of your own, in place of the known ones.
         name: Name for reports; the module's class if left out.
         revision: Revision it was loaded from, for reports.
@@ -81,8 +82,12 @@ def from_module(
     Raises:
         UnsupportedArchitectureError: No table describes it.
         UnsupportedConfigError: The table does not fit this module.
-        InputError: It is compiled, in training mode, or no HuggingFace model.
+        InputError: It is compiled, in training mode, or no HuggingFace model; or the
+            tokenizer is none.
+        OptionError: `bos` is no policy.
     """
+    check_bos(bos)
+    text = tokenizer_in(tokenizer)
     inner = _unwrapped(module)
     arch = adapter or _table_for(inner.config)
     refusal = arch.refusal(inner) if arch.refusal else ""
@@ -109,7 +114,8 @@ def from_module(
         watched=_watched(skeleton, taps.values()),
         centered=_centered(skeleton, taps.values(), binder.width),
     )
-    return _spec(machinery, tokenizer, name or type(inner).__name__, revision, bos)
+    spec = _spec(machinery, text, name or type(inner).__name__, revision, bos)
+    return spec if text is tokenizer else attrs.evolve(spec, processor=tokenizer)
 
 
 def _bound(arch: Architecture, skeleton: Any) -> Binder:
@@ -179,8 +185,7 @@ def _unwrapped(module: nn.Module) -> Any:
             "the module as HuggingFace made it",
             "Describe it first and use `torch.compile` on your own function",
         )
-    base = getattr(module, "get_base_model", None)
-    inner: Any = base() if callable(base) and hasattr(module, "peft_config") else module
+    inner = _without_peft(module)
     if getattr(inner, "config", None) is None or not hasattr(
         inner.config, "model_type"
     ):
@@ -196,6 +201,37 @@ def _unwrapped(module: nn.Module) -> Any:
             "Call `module.eval()` first",
         )
     return inner
+
+
+def _without_peft(module: nn.Module) -> Any:
+    """Take PEFT's wrappers off where nothing is lost with them."""
+    if not _is_of_peft(module):
+        return module
+    wrapper: Any = module
+    if any(config.is_prompt_learning for config in wrapper.peft_config.values()):
+        raise InputError(
+            "these adapters put virtual tokens in front of the input, and a run of the "
+            "model below would leave them out",
+            "adapters inside the layers, such as LoRA's",
+            "Describe the base model, and pass the virtual tokens as `inputs_embeds`",
+        )
+    layers: list[Any] = [part for part in module.modules() if _is_of_peft(part)]
+    if any(getattr(at, "merged", False) and at.disable_adapters for at in layers):
+        raise InputError(
+            "its adapters are merged into the weights and disabled, so that a run "
+            "would take them out of the weights",
+            "adapters that are either merged or disabled",
+            "Call `unmerge_adapter()` first",
+        )
+    inner: Any = module
+    while _is_of_peft(inner):
+        held = dict(inner.named_children())
+        inner = held.get("base_model", held.get("model"))
+    return inner
+
+
+def _is_of_peft(part: object) -> bool:
+    return any(kind.__module__.startswith("peft.") for kind in type(part).__mro__)
 
 
 def _centered(skeleton: nn.Module, taps: Iterable[Tap], width: int) -> frozenset[type]:

@@ -9,7 +9,6 @@ import functools
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, Final
 
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from funlens.adapters._active import ACTIVE, Point, Seen
 from funlens.adapters._attention import ATTENTION
 from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
+from funlens.adapters._sharing import shared_with
 from funlens.adapters._taps import Side, Tap
 from funlens.adapters._transforms import is_functional
 from funlens.adapters._tree import find
@@ -38,9 +38,7 @@ def bare_copy(
         module: The module; it is only read.
         replaced: Tensors to put in the place of others, by the others' `id`.
     """
-    memo: dict[int, Any] = {
-        id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())
-    }
+    memo = shared_with(module)
     memo.update(replaced or {})
     return copy.deepcopy(module, memo)
 

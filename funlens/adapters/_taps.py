@@ -16,6 +16,7 @@ from funlens.adapters._language import (
     Path,
     Stack,
 )
+from funlens.adapters._matrices import unreadable
 from funlens.adapters._tree import Sizes, features, find, first, joined, number
 from funlens.adapters._views import (
     WHOLE,
@@ -524,7 +525,7 @@ class _Heads:
             note = "values change in place between projection and mixing"
         yield self._tap("z", mixed, "in", view=Heads(count), sizes=sizes, note=note)
         if not self.prefix:
-            if mixed == out:
+            if mixed == out and not unreadable(layer.module(out)):
                 sizes = {"head": count}
                 view = Heads(count)
                 yield self._tap("head_result", out, "heads", view=view, sizes=sizes)

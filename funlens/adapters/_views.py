@@ -5,13 +5,14 @@ the value did not change, `write` gives back the bits that were there.
 """
 
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.errors import UnsupportedConfigError
+from funlens.adapters._matrices import acting_weight, stored_input_first
+from funlens.adapters._offload import execution_device
 
 
 def _split(tensor: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
@@ -254,13 +255,15 @@ def is_centered(norm: nn.Module, width: int) -> bool:
     A norm on no device is taken for one that does.
     """
     held = next(chain(norm.parameters(), norm.buffers()), None)
-    if held is not None and held.is_meta:
+    device = execution_device(norm)  # its weight may be away between forwards
+    if device is None and held is not None and held.is_meta:
         return True
     weight = getattr(norm, "weight", None)
     size = weight.shape[-1] if isinstance(weight, Tensor) and weight.ndim else width
     like = torch.empty(0) if held is None else held
     dtype = like.dtype if like.is_floating_point() else torch.float32
-    probe = torch.linspace(-1.0, 1.0, size, dtype=dtype, device=like.device)[None, None]
+    device = device or like.device
+    probe = torch.linspace(-1.0, 1.0, size, dtype=dtype, device=device)[None, None]
     one, other = norm(probe), norm(probe + 1.0)
     return bool((one - other).abs().max() < 0.1 * one.abs().max())
 
@@ -295,21 +298,10 @@ def input_by_output(projection: nn.Module) -> Tensor:
     """Give a projection's weight as `[input, output]`, whichever way it is stored.
 
     HuggingFace's Conv1D stores it so; `nn.Linear` stores the transpose. LoRA layers
-    give the weight they act with.
+    give the weight they act with, quantized ones theirs dequantized where that is it.
 
     Raises:
-        UnsupportedConfigError: The weight is quantized.
+        UnsupportedConfigError: The module acts with no one matrix.
     """
-    base = getattr(projection, "base_layer", projection)
-    weight = getattr(base, "weight", None)
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        raise UnsupportedConfigError(
-            type(base).__name__,
-            "its weight is quantized",
-            "Load the model without quantization to look at weights.",
-        )
-    if base is not projection:
-        lora: Any = projection
-        for name in lora.active_adapters:
-            weight = weight + lora.get_delta_weight(name)
-    return weight if type(base).__name__ == "Conv1D" else weight.mT
+    weight = acting_weight(projection)
+    return weight if stored_input_first(projection) else weight.mT

@@ -17,6 +17,7 @@ from funlens.errors import (
     InputError,
     OptionError,
     ShapeError,
+    UnsupportedConfigError,
     nearest,
     raise_all,
 )
@@ -154,10 +155,20 @@ def exchanged(spec: ModelSpec, values: Mapping[str, Tensor]) -> ModelSpec:
 
     A tensor that stands under several names is tied there. The bias of an `nn.Linear`
     that has none may be given.
+
+    Raises:
+        UnsupportedConfigError: A weight is offloaded, and would be loaded over.
     """
     machinery: Machinery = spec.engine
     module = bare_copy(machinery.module)
     old = weights_of(module)
+    away = [name for name in values if name in old and old[name].is_meta]
+    if away and machinery.is_offloaded:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            f"its {away[0]} is offloaded, and would come back as it was",
+            "Load the model without offloading to change weights.",
+        )
     made: dict[int, Tensor] = {}
     for name, value in values.items():
         before = old.get(name)

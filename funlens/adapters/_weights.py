@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from funlens.adapters._expert_weights import expert_bias, expert_weight, experts_of
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._matrices import acting_bias, acting_weight
 from funlens.adapters._tree import find
 from funlens.adapters._views import input_by_output
 from funlens.data import ModelSpec, Site
@@ -287,16 +288,12 @@ def _module(spec: ModelSpec, path: str) -> nn.Module:
 
 
 def _weight(spec: ModelSpec, path: str) -> Tensor:
-    at = _module(spec, path)
-    weight = getattr(at, "weight", None)
-    if not isinstance(weight, Tensor):
-        raise OptionError("spec", f"{path} holds no plain weight")
-    return weight
+    return acting_weight(_module(spec, path))
 
 
 def _bias(at: nn.Module) -> Tensor:
-    bias = getattr(getattr(at, "base_layer", at), "bias", None)
-    if isinstance(bias, Tensor):
+    bias = acting_bias(at)
+    if bias is not None:
         return bias
     weight = input_by_output(at)
     return torch.zeros(weight.shape[-1], dtype=weight.dtype, device=weight.device)

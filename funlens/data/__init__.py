@@ -2,6 +2,7 @@
 
 import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
+from funlens.data._checkpoint import Checkpoint
 from funlens.data._concatenate import concatenate_caches
 from funlens.data._factored import FactoredMatrix, Svd
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
@@ -67,6 +68,7 @@ __all__ = [
     "Apply",
     "Backward",
     "BosPolicy",
+    "Checkpoint",
     "Clamp",
     "DECIDING",
     "FactoredMatrix",

@@ -54,6 +54,7 @@ class ModelSpec:
         sites: Every site, in the order of the forward pass.
         inferred: Whether its sites were inferred, rather than told by a table.
         tokenizer: HuggingFace's tokenizer, or None.
+        processor: HuggingFace's processor, if one was given in the tokenizer's place.
         bos: Who decides about a beginning-of-sequence token.
         engine: The private half: skeletons of the model and its taps.
     """
@@ -77,6 +78,7 @@ class ModelSpec:
     sites: tuple[SiteInfo, ...] = attrs.field(repr=False)
     inferred: bool = False
     tokenizer: Any = attrs.field(default=None, repr=False)
+    processor: Any = attrs.field(default=None, repr=False)
     bos: BosPolicy = "tokenizer"
     engine: Any = attrs.field(repr=False)
 

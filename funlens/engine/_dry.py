@@ -19,6 +19,7 @@ from funlens.data import (
 from funlens.engine._inputs import Inputs, prepare
 from funlens.engine._plan import EVERY, Every, captured_sites, make_plan
 from funlens.engine._run import Options, traced
+from funlens.errors import UnsupportedConfigError
 
 
 def dry_run(
@@ -55,6 +56,13 @@ def dry_run(
     wanted = captured_sites(spec, capture)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     machinery: Machinery = spec.engine
+    if machinery.is_offloaded:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            "some of its weights are offloaded, and fake tensors cannot pass what "
+            "loads them",
+            "Use `funlens.check`, or load the model without offloading.",
+        )
     mode: Any = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         given = {

@@ -14,8 +14,8 @@ from funlens.adapters import (
     ACTIVE,
     Machinery,
     Tap,
+    encode,
     generation_options,
-    to_tokens,
 )
 from funlens.data import (
     ActivationCache,
@@ -275,7 +275,7 @@ def _texts(spec: ModelSpec, tokens: Tensor) -> tuple[str, ...]:
 def _prompt(spec: ModelSpec, inputs: Inputs, options: Mapping[str, Any]) -> Prepared:
     """Prepare what HuggingFace's `generate` will read first."""
     if isinstance(inputs, Sequence) and not isinstance(inputs, str):
-        inputs = to_tokens(spec, inputs, padding_side="left")
+        inputs = encode(spec, inputs, padding_side="left").inputs
     if spec.is_encoder_decoder:
         return prepare(spec, _with_start(spec, inputs, options))
     prepared = prepare(spec, inputs)

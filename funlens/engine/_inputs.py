@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import active_transforms, is_functional, padding_mask, to_tokens
+from funlens.adapters import active_transforms, encode, is_functional, padding_mask
 from funlens.data import ModelSpec
 from funlens.errors import InputError, nearest
 
@@ -84,10 +84,10 @@ def prepare(
     _check_tokens(spec, source, inputs_embeds="input_ids" not in given)
     if not isinstance(inputs, Mapping):
         _check_ids(spec, source)
-    if isinstance(inputs, Mapping) or attention_mask is not None:
-        mask = given.get("attention_mask")
-    else:
+    if isinstance(inputs, Tensor) and attention_mask is None:
         mask = _inferred_mask(spec, source)
+    else:
+        mask = given.get("attention_mask")
     given.pop("attention_mask", None)
     frame = _frame(source, mask)
     unpadded = spec.engine.arch.unpadded
@@ -169,7 +169,7 @@ def as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
                 for name, value in inputs.items()
             }
         case _:
-            return {"input_ids": to_tokens(spec, inputs).to(spec.device)}
+            return encode(spec, inputs).inputs
 
 
 def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> None:

@@ -12,8 +12,10 @@ from funlens.adapters import (
     ACTIVE,
     Machinery,
     Point,
+    is_differentiating,
     is_forward_mode,
     is_functional,
+    is_offloaded,
 )
 from funlens.data import (
     ActivationCache,
@@ -50,6 +52,7 @@ from funlens.errors import (
     NeverActedError,
     OptionError,
     ShapeError,
+    UnsupportedConfigError,
 )
 
 
@@ -272,14 +275,14 @@ def _bare(
     if torch.compiler.is_compiling():
         kwargs = compiled_kwargs(spec, inputs, attention_mask)
         with nullcontext() if grad else torch.no_grad():
-            return _called(machinery.module, kwargs).logits
+            return _called(machinery.bare(), kwargs).logits
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     options = Options(grad=grad)
     if is_forward_mode() or _shift(spec, prepared) is not None:
         plan = make_plan(spec, prepared.frames, ())
         return traced(spec, prepared, plan, options=options)[0]
-    with nullcontext() if _wants_grad((), options, prepared) else torch.no_grad():
-        return _called(machinery.module, prepared.kwargs).logits
+    with _recording(spec, grad=_wants_grad((), options, prepared)):
+        return _called(machinery.bare(), prepared.kwargs).logits
 
 
 def _called(module: nn.Module, kwargs: Mapping[str, Any]) -> Any:
@@ -326,6 +329,34 @@ def _device_named(offload: torch.device | str | None) -> torch.device | None:
     except RuntimeError as error:
         problem = f"{offload!r} is no device"
         raise OptionError("offload", problem, ("cpu", "cuda", "cuda:1")) from error
+
+
+def _recording(spec: ModelSpec, *, grad: bool) -> AbstractContextManager[Any]:
+    """Record a graph, or none.
+
+    Raises:
+        UnsupportedConfigError: A derivative is taken that would be 0, silently, or a
+            transform meets weights that come and go.
+    """
+    machinery: Machinery = spec.engine
+    if is_functional() and machinery.is_offloaded:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            "some of its weights are offloaded, and `torch.func` cannot pass what "
+            "loads them",
+            "Use `run_with_grads`, or load the model without offloading.",
+        )
+    if not grad:
+        return torch.no_grad()
+    wanted = is_differentiating() or not is_functional()
+    if wanted and machinery.without_derivative:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            f"its {machinery.without_derivative} has no derivative, and gradients "
+            "through it would be 0",
+            "Quantize its weights only, as with torchao.",
+        )
+    return nullcontext()
 
 
 def traced(
@@ -375,7 +406,7 @@ def traced(
         if options.params is None
         else machinery.lent(eager=eager)
     )
-    with lent as running, nullcontext() if grad else torch.no_grad():
+    with _recording(spec, grad=grad), lent as running:
         out = _entered(running, prepared.kwargs, trace, params=options.params)
     trace.check_acted()
     return out, trace
@@ -413,6 +444,8 @@ def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
         if not isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (callers need no types)
             problem = f"{name!r} is a {type(value).__name__}, not a tensor"
             raise OptionError("params", problem)
+        if expected.is_meta and is_offloaded(module):
+            raise OptionError("params", f"{name} is offloaded, and would come back")
         if value.shape != expected.shape:
             raise ShapeError(where, tuple(value.shape), tuple(expected.shape))
         if value.dtype != expected.dtype:

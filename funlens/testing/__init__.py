@@ -1,5 +1,6 @@
 """For those who write tools of their own: tiny models, and the laws as checks."""
 
+from funlens.errors import UnknownRecipeError
 from funlens.testing._infer import infer
 from funlens.testing._laws import Certificate, LawResult, verify
 from funlens.testing._recipes import (
@@ -9,7 +10,6 @@ from funlens.testing._recipes import (
     RECIPES,
     SEQ2SEQ,
     Recipe,
-    UnknownRecipeError,
     head_recipes,
     recipe_names,
     tiny_hf_model,

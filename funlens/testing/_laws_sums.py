@@ -3,6 +3,7 @@
 from typing import Final
 
 import torch
+from attrs import evolve
 
 from funlens.adapters import Machinery, find, head_results
 from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
@@ -84,6 +85,8 @@ def heads_sum(subject: Subject) -> LawResult:
     for site, proj in subject.cache.items():
         if site.part != "attn_proj" or site.layer is None:
             continue
+        if evolve(site, part="head_result") not in machinery.taps:
+            continue  # its weight cannot be read
         z = subject.at("z", site.layer, site.stack)
         at = find(machinery.module, machinery.taps[site].path)
         if at is None:  # the taps were made from this module
@@ -93,4 +96,5 @@ def heads_sum(subject: Subject) -> LawResult:
         total = total if bias is None else total + bias
         found[str(site)] = differ(total, proj)
     law = "heads' results and the bias sum to attn_proj"
-    return worst(law, found, subject.tolerance, why_not="no attention")
+    why = "no attention, or its output weights cannot be read"
+    return worst(law, found, subject.tolerance, why_not=why)
