@@ -41,7 +41,7 @@ from funlens.adapters._stream import (
     stream_norms,
     stream_writers,
 )
-from funlens.adapters._taps import Tap
+from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._toy import ToyConfig, toy, toy_module
 from funlens.adapters._tracr import from_tracr, tracr_outputs
 from funlens.adapters._transforms import (
@@ -55,9 +55,11 @@ from funlens.adapters._views import (
     BeforeSink,
     EveryRow,
     Half,
+    HeadPart,
     Heads,
     Scaled,
     Slots,
+    Square,
     Swapped,
     Tokens,
     Whole,
@@ -103,6 +105,7 @@ __all__ = [
     "Architecture",
     "Attention",
     "BeforeSink",
+    "Binder",
     "Block",
     "ContextLengthWarning",
     "Draft",
@@ -111,6 +114,7 @@ __all__ = [
     "Experts",
     "Fused",
     "Half",
+    "HeadPart",
     "Heads",
     "Machinery",
     "Matrix",
@@ -125,6 +129,7 @@ __all__ = [
     "Seen",
     "Sizes",
     "Slots",
+    "Square",
     "Stack",
     "StreamNorm",
     "StreamWriter",
