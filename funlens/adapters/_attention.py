@@ -65,10 +65,11 @@ def _additive(
     lowest = torch.finfo(query.dtype).min
     if mask is None:
         n_queries, n_keys = query.shape[2], key.shape[2]
-        if n_queries == 1 or not is_causal:
+        if not is_causal:
             return None
         seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
-        mask = seen.tril()[None, None]  # aligned as SDPA's: keys may be spare slots
+        # One query sees all; several are aligned as SDPA's, keys may be spare slots.
+        mask = (seen if n_queries == 1 else seen.tril())[None, None]
     if mask.dtype != torch.bool:
         return mask
     zero = torch.zeros((), dtype=query.dtype, device=query.device)

@@ -195,6 +195,8 @@ def _announce(skeleton: nn.Module) -> None:
             every = (*(kwargs.get(name) for name in _IDS), *args)
             given = next((part for part in every if isinstance(part, Tensor)), None)
             active.begins(0 if given is None else given.shape[1])
+            if "logits_to_keep" in kwargs and active.wants(("", "out")):
+                kwargs["logits_to_keep"] = 0  # all: generation would keep the last
         return forward(*args, **kwargs)
 
     skeleton.forward = announced

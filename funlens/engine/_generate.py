@@ -13,7 +13,6 @@ from torch.overrides import TorchFunctionMode
 from funlens.adapters import (
     ACTIVE,
     Machinery,
-    Tap,
     encode,
     generation_options,
 )
@@ -30,13 +29,11 @@ from funlens.engine._inputs import (
     Frame,
     Inputs,
     Prepared,
-    accepts,
     as_mapping,
     prepare,
 )
 from funlens.engine._plan import (
     EVERY,
-    Act,
     Every,
     Plan,
     captured_sites,
@@ -375,7 +372,7 @@ def _generated(
     try:
         with seeded:
             out = module.generate(
-                **_inputs(spec, prepared, plan),
+                **_inputs(prepared),
                 **_completed(spec, prepared, options),
                 return_dict_in_generate=True,
                 output_logits=True,
@@ -386,21 +383,14 @@ def _generated(
     return out, trace
 
 
-def _inputs(spec: ModelSpec, prepared: Prepared, plan: Plan) -> dict[str, Any]:
+def _inputs(prepared: Prepared) -> dict[str, Any]:
     """Give what `generate` takes: it counts positions itself, and wants a mask."""
     kwargs = {
         name: value for name, value in prepared.kwargs.items() if name != "position_ids"
     }
     if "input_ids" in kwargs:
         kwargs.setdefault("attention_mask", torch.ones_like(kwargs["input_ids"]))
-    looked_at = {tap.site.part for row in plan.acts.values() for tap in _taps(row)}
-    if "logits" in looked_at and accepts(spec.module, "logits_to_keep"):
-        kwargs["logits_to_keep"] = 0  # all: HuggingFace would keep the last ones only
     return kwargs
-
-
-def _taps(row: Sequence[Act]) -> tuple[Tap, ...]:
-    return tuple(act.tap for act in row)
 
 
 def _completed(

@@ -15,6 +15,12 @@ from funlens.errors import InputError, nearest
 
 Inputs: TypeAlias = str | Sequence[str] | Tensor | Mapping[str, Any]
 
+_NOT_TAKEN: Final[Mapping[str, str]] = {
+    "logits_to_keep": "Pass `logits_at`",
+    "past_key_values": "Pass all tokens, or use `generate`",
+}
+"""Inputs after which positions would not be those of the tokens."""
+
 _DECODER: Final = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
 
 
@@ -216,6 +222,12 @@ def _known_names(structure: tuple[type[nn.Module], ...]) -> frozenset[str]:
 def _check_names(spec: ModelSpec, given: Mapping[str, Any]) -> None:
     """Refuse what no part of the model takes: HuggingFace would pass over it."""
     module = spec.module
+    for name in _NOT_TAKEN.keys() & given.keys():
+        raise InputError(
+            f"the inputs hold {name!r}",
+            "tokens, masks and positions of one whole forward",
+            _NOT_TAKEN[name],
+        )
     unknown = [name for name in given if not accepts(module, name)]
     if not unknown:
         return

@@ -68,6 +68,7 @@ class Trace:
         self.shift: tuple[Point, tuple[int, ...]] | None = None
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
         self.captured: dict[Site, list[Tensor]] = {}
+        self.passed: set[Site] = set()
         self.versions: list[tuple[Site, Tensor, int]] = []
         self.counts = [0] * len(plan.interventions)
         self.shapes: list[tuple[int, ...]] = [()] * len(plan.interventions)
@@ -99,6 +100,7 @@ class Trace:
             self.captured = {site: held for site, held in kept if site.stack}
         self.offset = 0 if is_whole else self.seen
         self.seen = self.offset + n_pos
+        self.passed.clear()
 
     def skips(self, path: str) -> bool:
         """Tell whether a block is left out."""
@@ -161,6 +163,10 @@ class Trace:
         return unless_same(mid == was, tensor, mid + added)
 
     def _keep(self, site: Site, part: Tensor, *, in_place: bool) -> None:
+        """Keep what a forward has at a site; of several times, the first."""
+        if site in self.passed:
+            return
+        self.passed.add(site)
         kept = part if self.offload is None else self._offloaded(part, self.offload)
         if in_place and kept is part and not self.links:
             kept = part.clone()

@@ -129,6 +129,12 @@ def test_input_that_no_part_of_the_model_takes_is_refused(
     assert "attention_mask" in refused(name, {**tiny_inputs(name), "attn_mask": ODD})
 
 
+@pytest.mark.parametrize("name", ["logits_to_keep", "past_key_values"])
+def test_input_that_moves_positions_is_refused(name: str) -> None:
+    """A site's positions would not be those of the tokens."""
+    assert name in refused("gpt2", {**tiny_inputs("gpt2"), name: 1})
+
+
 @pytest.mark.parametrize("shift", [1000, -40])
 def test_token_outside_the_vocabulary_is_refused(shift: int) -> None:
     """Before the embedding looks for its row."""
