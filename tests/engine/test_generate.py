@@ -16,6 +16,10 @@ from funlens.testing import CAUSAL, tiny_hf_model, tiny_inputs
 NAMES: Final = ("gpt2", "llama", "gemma2", "mixtral", "gptj", "mamba")
 TOLERANCE: Final = 1e-4  # float32: one token at a time sums in another order
 N_NEW: Final = 5
+# Read at once these sum their state chunk by chunk, with exponentials of differences.
+SCANNED: Final = 1e-2
+IN_CHUNKS: Final = {"nemotron_h", "zamba2"}
+UNSEEN: Final = -1e9  # what any score below means
 
 
 @cache
@@ -112,13 +116,16 @@ def check_against_one_forward(
     name: str, edits: Any, sites: Any, **options: Any
 ) -> None:
     """What was kept on the way is what one forward over all tokens gives."""
+    tolerance = SCANNED if name in IN_CHUNKS else TOLERANCE
     held, run = kept(name, edits, sites, **options)
     assert [*run.cache] == [*held.cache]
-    for site, expected in run.cache.items():
-        got = held.cache[site]
-        torch.testing.assert_close(expected, got, atol=TOLERANCE, rtol=TOLERANCE)
+    for site in run.cache:
+        expected, got = run.cache[site], held.cache[site]
+        if site.part.endswith("scores"):  # families write other numbers for "unseen"
+            expected, got = expected.clamp(min=UNSEEN), got.clamp(min=UNSEEN)
+        torch.testing.assert_close(expected, got, atol=tolerance, rtol=tolerance)
     steps = run.logits[:, -N_NEW:]
-    torch.testing.assert_close(steps, held.logits, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(steps, held.logits, atol=tolerance, rtol=tolerance)
 
 
 # A family without and one with a rotation, one without SDPA, one whose cache holds the
@@ -136,6 +143,9 @@ KEPT: Final = (
     "diffllama",
     "modernbert-decoder",
 )
+EXPERTS: Final = "which experts a token gets depends on the tokens beside it"
+WINDOW: Final = "HuggingFace's own cache keeps other keys than its mask shows"
+RESCALED: Final = "its first run divides its weights; funlens wants it run before"
 COUNTED: Final = "HuggingFace counts positions otherwise while generating"
 SPARSE: Final = "HuggingFace's own indexer chooses other keys while generating"
 # Where HuggingFace's own generation differs from its own forward, or has no table.
@@ -144,12 +154,17 @@ APART: Final = {
     "camembert": COUNTED,
     "data2vec-text": COUNTED,
     "deepseek_v32": SPARSE,
+    "doge-moe": EXPERTS,
     "glm_moe_dsa": SPARSE,
+    "moshi": WINDOW,
     "mpt": "its scores are shifted by a constant that its pattern does not see",
     "roberta": COUNTED,
     "roberta-prelayernorm": COUNTED,
+    "rwkv": RESCALED,
+    "rwkv-rescaled": RESCALED,
     "xlm-roberta": COUNTED,
     "xlm-roberta-xl": COUNTED,
+    "xmod": COUNTED,
 }
 OTHERS: Final = [
     recipe.name
