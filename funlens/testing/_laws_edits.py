@@ -27,7 +27,7 @@ def own_value(subject: Subject) -> LawResult:
 def all_editable(subject: Subject) -> LawResult:
     generator = torch.Generator().manual_seed(1)
     found: dict[str, float] = {}
-    for info in steps(subject.spec.sites, "edits of every site"):
+    for info in steps(subject.spec.sites, "edits"):
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         held = cache[info.site]
         known = dict(zip(info.axes, info.shape, strict=True))
