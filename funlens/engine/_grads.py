@@ -18,6 +18,7 @@ from funlens.data import (
 from funlens.engine._inputs import Inputs, prepare
 from funlens.engine._plan import EVERY, Every, captured_sites, make_plan
 from funlens.engine._run import Options, cache_of, traced
+from funlens.engine._trace import Trace
 from funlens.errors import ShapeError, UserFunctionError
 
 
@@ -46,8 +47,8 @@ def run_with_grads(
         logits_at: As for `run`: the positions that the metric is given.
 
     Returns:
-        Logits, activations, the metric's value, and its gradient at each site; zeros
-        where the metric does not depend on a site.
+        Logits, activations, the metric's value, and its gradient at each site but those
+        of indices; zeros where the metric does not depend on a site.
 
     Raises:
         ShapeError: The metric gives more than one number for each row.
@@ -65,19 +66,31 @@ def run_with_grads(
         )
         value = _measured(metric, logits)
         cache = cache_of(spec, trace)
-        kept = {s: held for s, held in cache.entries if held.is_floating_point()}
-        found = torch.autograd.grad(
-            value.sum(), [*kept.values()], allow_unused=True, materialize_grads=True
-        )
+        grads = _grads(value, trace, [s for s in cache if cache[s].is_floating_point()])
         trace.check_arrived()
     plain = {site: held.detach() for site, held in cache.entries}
-    grads = dict(zip(kept, found, strict=True))
+    smooth = [site for site in wanted if site.whole in grads]
     return RunWithGrads(
         logits.detach(),
         _cut(attrs.evolve(cache, entries=plain), wanted),
         value.detach(),
-        _cut(attrs.evolve(cache, entries=grads, receipts=()), wanted),
+        _cut(attrs.evolve(cache, entries=grads, receipts=()), smooth),
     )
+
+
+def _grads(value: Tensor, trace: Trace, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """Give the gradient at each site, summed where a forward passes it twice."""
+    nodes = [(site, held) for site in sites for held in trace.captured[site]]
+    found = torch.autograd.grad(
+        value.sum(),
+        [held for _, held in nodes],
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    summed: dict[Site, Tensor] = {}
+    for (site, _), grad in zip(nodes, found, strict=True):
+        summed[site] = summed[site] + grad if site in summed else grad
+    return summed
 
 
 def _measured(metric: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:

@@ -404,7 +404,7 @@ def _laid_out(
             backward=tuple(e for e in here if isinstance(e.record, Backward)),
             keeps=tuple(keeps.get(site, ())),
         )
-        if tap.rejoins and (here or links):
+        if tap.rejoins and (here or (links and not tap.read_only)):
             stashed.add((site.stack, site.layer))
             act = attrs.evolve(act, stash=f"mid.{site}")
         acts[tap.path, tap.side].append(act)

@@ -148,7 +148,7 @@ class Trace:
         for edit in step.edits:
             new = self._edited(edit, new, window=window)
         if self.links and step.keeps:
-            new = _linked(new)
+            new = _wanting(new) if step.tap.read_only else _linked(new)
         passed = new
         for edit in step.backward:
             passed = self._turned(edit, passed, window=window)
@@ -163,8 +163,11 @@ class Trace:
         return unless_same(mid == was, tensor, mid + added)
 
     def _keep(self, site: Site, part: Tensor, *, in_place: bool) -> None:
-        """Keep what a forward has at a site; of several times, the first."""
-        if site in self.passed:
+        """Keep what a forward has at a site; of several times, the first.
+
+        For gradients all of them: a change of the site is a change of each.
+        """
+        if site in self.passed and not self.links:
             return
         self.passed.add(site)
         kept = part if self.offload is None else self._offloaded(part, self.offload)
@@ -310,6 +313,12 @@ class Trace:
             )
             for index, record in enumerate(self.plan.interventions)
         )
+
+
+def _wanting(value: Tensor) -> Tensor:
+    """Let a gradient count every reader: what is read-only has no place of its own."""
+    is_leaf = value.is_floating_point() and not value.requires_grad
+    return value.requires_grad_() if is_leaf else value
 
 
 def _shifted(rows: Tensor, starts: tuple[int, ...]) -> Tensor:
