@@ -14,6 +14,7 @@ from funlens.adapters._language import (
 )
 from funlens.adapters._load import ContextLengthWarning, load
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._outputs import Head, output_of, with_output
 from funlens.adapters._registry import from_module, replaced, sites, supported
 from funlens.adapters._taps import Tap
 from funlens.adapters._tokens import (
@@ -36,6 +37,7 @@ from funlens.adapters._transforms import (
 )
 from funlens.adapters._tree import Sizes, find
 from funlens.adapters._views import (
+    AsIs,
     BeforeSink,
     EveryRow,
     Half,
@@ -74,6 +76,7 @@ __all__ = [
     "ACTIVE",
     "Active",
     "Architecture",
+    "AsIs",
     "Attention",
     "BeforeSink",
     "Block",
@@ -82,6 +85,7 @@ __all__ = [
     "Experts",
     "Fused",
     "Half",
+    "Head",
     "Heads",
     "Machinery",
     "Mlp",
@@ -124,6 +128,7 @@ __all__ = [
     "is_functional",
     "load",
     "norm_scale",
+    "output_of",
     "padding_mask",
     "replaced",
     "sites",
@@ -141,5 +146,6 @@ __all__ = [
     "tracr_outputs",
     "unless_same",
     "versions",
+    "with_output",
     "with_scale",
 ]

@@ -13,8 +13,10 @@ from funlens.adapters._families_common import (
     causal,
     with_attention,
 )
+from funlens.adapters._families_encoders import ENCODERS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
+from funlens.adapters._families_seq2seq import SEQ2SEQ
 from funlens.adapters._language import (
     Architecture,
     Attention,
@@ -356,143 +358,6 @@ _MPT: Final = Architecture(
     ),
 )
 
-_BERT_BLOCK: Final = Block(
-    attention=(
-        Attention(
-            path="attention.self",
-            o="/attention.output.dense",
-            added="/attention.output.dense",
-            has_rotary=False,
-        ),
-    ),
-    mid=("out", "attention.output"),
-    mlp=(
-        Mlp(
-            path="intermediate",
-            up="dense",
-            down="/output.dense",
-            added="/output.dense",
-        ),
-    ),
-    stream_norm=True,
-)
-_BERT_STACK: Final = Stack(
-    block=_BERT_BLOCK,
-    pos_embed="embeddings.position_embeddings",
-    ln_final="",
-)
-_BERT_PRE_NORM: Final = evolve(
-    _BERT_BLOCK,
-    ln1=("attention.ln", "attention.LayerNorm", "attention.self_attn_layer_norm"),
-    ln2=("ln", "intermediate.LayerNorm", "LayerNorm"),
-    stream_norm=False,
-)
-_BERTS: Final = (
-    Architecture(
-        model_types=(
-            "bert",
-            "bert-generation",
-            "big_bird",
-            "electra",
-            "ernie",
-            "rembert",
-            "roc_bert",
-            "roformer",
-        ),
-        main=_BERT_STACK,
-        is_causal="is_decoder",
-    ),
-    Architecture(
-        model_types=("camembert", "data2vec-text", "roberta", "xlm-roberta", "xmod"),
-        main=_BERT_STACK,
-        is_causal="is_decoder",
-        first_position="pad_token_id",
-    ),
-    Architecture(
-        model_types=("megatron-bert",),
-        main=evolve(_BERT_STACK, block=_BERT_PRE_NORM, ln_final="encoder.ln"),
-        is_causal="is_decoder",
-    ),
-    Architecture(
-        model_types=("roberta-prelayernorm", "xlm-roberta-xl"),
-        main=evolve(
-            _BERT_STACK,
-            block=_BERT_PRE_NORM,
-            ln_final=("LayerNorm", "encoder.LayerNorm"),
-        ),
-        is_causal="is_decoder",
-        first_position="pad_token_id",
-    ),
-)
-
-_BART_BLOCK: Final = Block(
-    attention=(Attention(path="self_attn", has_rotary=False),),
-    cross=(Attention(path="encoder_attn", has_rotary=False),),
-    mid=("out", "self_attn_layer_norm"),
-    mlp=(Mlp(),),
-    stream_norm=True,
-)
-_BART_PRE_NORM: Final = evolve(
-    _BART_BLOCK,
-    ln1="self_attn_layer_norm",
-    mid=None,
-    ln2="final_layer_norm",
-    stream_norm=False,
-)
-_DECODER: Final = Stack(
-    blocks=("decoder.layers", "layers"),
-    block=_BART_BLOCK,
-    pos_embed=("decoder.embed_positions", "embed_positions"),
-    ln_final="",
-)
-_BARTS: Final = (
-    Architecture(
-        model_types=("bart", "blenderbot-small", "marian", "mvp", "plbart", "trocr"),
-        main=_DECODER,
-    ),
-    Architecture(
-        model_types=("blenderbot", "mbart", "pegasus", "whisper", "biogpt", "xglm"),
-        main=evolve(
-            _DECODER,
-            block=_BART_PRE_NORM,
-            ln_final=("decoder.layer_norm", "layer_norm"),
-        ),
-    ),
-)
-
-
-def _t5_block(*, last: int) -> Block:
-    """A block of a stack whose MLP is its `last` sublayer."""
-    return Block(
-        ln1="layer.0.layer_norm",
-        attention=(Attention(path="layer.0.SelfAttention", has_rotary=False),),
-        cross=(Attention(path="layer.1.EncDecAttention", has_rotary=False),),
-        can_skip=False,
-        mid=("in", f"layer.{last}"),
-        ln2=f"layer.{last}.layer_norm",
-        mlp=(Mlp(path=f"layer.{last}.DenseReluDense"),),
-    )
-
-
-_T5: Final = Architecture(
-    model_types=("t5",),
-    biased_masks=True,
-    main=Stack(
-        blocks="decoder.block",
-        block=_t5_block(last=2),
-        embed="decoder.embed_tokens",
-        ln_final="decoder.final_layer_norm",
-    ),
-    others={
-        "encoder": Stack(
-            blocks="encoder.block",
-            block=_t5_block(last=1),
-            embed="encoder.embed_tokens",
-            ln_final="encoder.final_layer_norm",
-        )
-    },
-)
-
 ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *_LLAMAS,
     *_DEEPSEEK,
@@ -504,9 +369,8 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     _BLOOM,
     *_FALCON,
     _MPT,
-    *_BERTS,
-    *_BARTS,
-    _T5,
+    *ENCODERS,
+    *SEQ2SEQ,
     *RECURRENT,
     *RARE,
     *TOYS,

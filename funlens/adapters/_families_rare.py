@@ -206,20 +206,5 @@ RARE: Final[tuple[Architecture, ...]] = (
         ),
         unpadded="its indexer chooses blocks by column, not by position",
     ),
-    Architecture(
-        model_types=("bigbird_pegasus",),
-        main=Stack(
-            blocks="decoder.layers",
-            block=Block(
-                ln1="self_attn_layer_norm",
-                attention=(evolve(_PLAIN, asks_by_name=True),),
-                cross=(Attention(path="encoder_attn", has_rotary=False),),
-                ln2="final_layer_norm",
-                mlp=(Mlp(),),
-            ),
-            pos_embed="decoder.embed_positions",
-            ln_final="decoder.layernorm_embedding",
-        ),
-    ),
 )
 """Tables that share little with others."""

@@ -190,6 +190,8 @@ class Block:
         cross: Attention over an encoder's output.
         mid: Module that the stream between attention and MLP enters or leaves, as
             `("in", path)` or `("out", path)`, where it is not the input of `ln2`.
+        cross_mid: Module that it leaves instead, where a block also attends to an
+            encoder.
         ln2: Norm before the MLP.
         mlp: The MLP or the mixture.
         beside: A dense MLP beside a mixture, whose output is added as well.
@@ -209,7 +211,8 @@ class Block:
     mixer: tuple[Mixer, ...] = ()
     ln1_post: Path = ""
     cross: tuple[Attention, ...] = ()
-    mid: tuple[Literal["in", "out"], str] | None = None
+    mid: tuple[Literal["in", "out"], Path] | None = None
+    cross_mid: Path = ""
     ln2: Path = ""
     mlp: tuple[Mlp | Experts, ...] = ()
     beside: tuple[Mlp, ...] = ()
@@ -236,6 +239,8 @@ class Stack:
         embed_changes: Whether the model changes the embedding in place afterwards.
         pos_embed: Learned positions.
         ln_final: Norm after the last block.
+        counts_tokens: Whether the model itself counts positions over what is not the
+            padding token, so that padded rows need no help.
         config: Field of the config that describes this stack, where there are several.
     """
 
@@ -245,6 +250,7 @@ class Stack:
     embed_multiplier: str = ""
     embed_changes: bool = False
     pos_embed: Path = ""
+    counts_tokens: bool = False
     ln_final: Path = LN_FINAL
     config: str = ""
 
@@ -275,6 +281,8 @@ class Architecture:
         mixes_rows: Why a row of HuggingFace's own model depends on the others.
         no_func: Transforms of `torch.func` (`Vmap`, `Grad`, `Jvp`) that HuggingFace's
             own code cannot pass, and why.
+        shifts: Whether HuggingFace's model makes the decoder's inputs from the
+            encoder's where none are given.
         unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
         first_position: Config field of the number after which positions are counted;
             from 0 without one.
@@ -295,6 +303,7 @@ class Architecture:
     refusal: Callable[[nn.Module], str] | None = None
     mixes_rows: str = ""
     no_func: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    shifts: bool = False
     unpadded: str = ""
     first_position: str = ""
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])

@@ -11,7 +11,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters._language import Architecture
+from funlens.adapters._language import Architecture, Stack
+from funlens.adapters._outputs import Head
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._tree import find
@@ -29,7 +30,8 @@ class Machinery:
         shapes: Axes and sizes of each site.
         blocks: Paths of the main stack's blocks.
         embed: Path of the token embedding; empty without one.
-        unembed: Path of what maps the stream to logits; empty without one.
+        unembed: Path of what maps the stream to logits of words; empty without one.
+        head: What the head makes of the stream.
         attention: Name of the attention implementation that it came with.
         watched: Attention modules that do not ask transformers for a function.
         centered: Classes of norms that subtract the mean.
@@ -43,6 +45,7 @@ class Machinery:
     blocks: tuple[str, ...]
     embed: str
     unembed: str
+    head: Head
     attention: str
     watched: frozenset[str]
     centered: frozenset[type]
@@ -57,6 +60,10 @@ class Machinery:
     def arch(self) -> Architecture:
         """The table."""
         return self.binder.arch
+
+    def stack(self, name: str) -> Stack:
+        """The words for one stack; the empty name is the main one's."""
+        return self.arch.others[name] if name else self.arch.main
 
     @property
     def config(self) -> Any:
@@ -73,6 +80,11 @@ class Machinery:
     def can_skip(self) -> bool:
         """Whether blocks of the main stack pass nothing but the stream on."""
         return self.arch.main.kinds[0].can_skip
+
+    @property
+    def shifts(self) -> bool:
+        """Whether the model makes a decoder's inputs itself where none are given."""
+        return self.arch.shifts or self.head == "sequences"
 
     @property
     def dtype(self) -> torch.dtype:

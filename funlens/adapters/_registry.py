@@ -1,6 +1,6 @@
 """From a HuggingFace module to a spec."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
 from itertools import chain
 from typing import Any, Final, Literal
@@ -11,12 +11,13 @@ from torch import nn
 from funlens.adapters._attention import ATTENTION, register_attention
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
-from funlens.adapters._language import Architecture
+from funlens.adapters._language import Architecture, Stack
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._outputs import Head, head_of, labels_of
 from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
-from funlens.adapters._tree import Sizes, features, find, path_of
-from funlens.adapters._views import is_centered
+from funlens.adapters._tree import Sizes, features, find, first, path_of, subconfig
+from funlens.adapters._views import AS_IS, is_centered
 from funlens.data import AXES, BosPolicy, ModelSpec, Site, SiteInfo
 from funlens.errors import (
     InputError,
@@ -84,7 +85,7 @@ def from_module(
         InputError: It is compiled, in training mode, or no HuggingFace model.
     """
     inner = _unwrapped(module)
-    arch = adapter or _table_for(inner.config)
+    arch = _fitting(adapter or _table_for(inner.config), inner)
     refusal = arch.refusal(inner) if arch.refusal else ""
     if refusal:
         raise UnsupportedConfigError(inner.config.model_type, refusal, "")
@@ -94,17 +95,16 @@ def from_module(
     binder = _bound(arch, skeleton)
     taps = {tap.site: tap for tap in taps_of(binder)}
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
-    if unembed or not _is_body(skeleton):
-        site = Site(part="logits")
-        sizes = {"vocab": _n_logits(skeleton, unembed, binder)}
-        taps[site] = Tap(site=site, path="", side="out", sizes=sizes)
+    head = head_of(skeleton, unembed=unembed)
+    taps.update({tap.site: tap for tap in _head_taps(binder, head, unembed)})
     machinery = Machinery(
         module=skeleton,
         binder=binder,
         taps=taps,
         blocks=blocks_of(binder, arch.main),
         embed=binder.below_body(arch.main.embed) or binder.embed,
-        unembed=unembed,
+        unembed=unembed if head == "words" else "",
+        head=head,
         attention=_attention_of(binder.config, skeleton),
         watched=_watched(skeleton, taps.values()),
         centered=_centered(skeleton, taps.values(), binder.width),
@@ -112,9 +112,25 @@ def from_module(
     return _spec(machinery, tokenizer, name or type(inner).__name__, revision, bos)
 
 
+def _fitting(arch: Architecture, module: Any) -> Architecture:
+    """Let an encoder that stands alone be the main stack."""
+    body = arch.body or path_of(module, module.base_model)
+    encoder = arch.others.get("encoder")
+    if encoder is None or _blocks(module, body, arch.main):
+        return arch
+    if not _blocks(module, body, encoder):
+        return arch
+    return attrs.evolve(arch, main=encoder, others={}, is_causal=False, shifts=False)
+
+
+def _blocks(module: Any, body: str, stack: Stack) -> str:
+    """Path of a stack's blocks; nothing where they are not there."""
+    return first(module, stack.blocks, body) or first(module, stack.blocks)
+
+
 def _bound(arch: Architecture, skeleton: Any) -> Binder:
     config = skeleton.config
-    main = getattr(config, arch.main.config or "", None) or config.get_text_config()
+    main = subconfig(skeleton, arch.main.config) or config.get_text_config()
     body = arch.body or path_of(skeleton, skeleton.base_model)
     return Binder(
         arch=arch,
@@ -135,16 +151,16 @@ def _held(skeleton: Any, end: Literal["input", "output"]) -> str:
     return path_of(skeleton, part) if isinstance(part, nn.Module) else ""
 
 
-def _is_body(skeleton: Any) -> bool:
-    """Tell whether a model is a base model, which gives no logits."""
-    return skeleton.base_model is skeleton and "For" not in type(skeleton).__name__
-
-
-def _n_logits(skeleton: Any, unembed: str, binder: Binder) -> int:
-    if unembed:
-        width = features(find(skeleton, unembed))[1]
-        return width or binder.sizes.d_vocab
-    return int(getattr(skeleton.config, "num_labels", 0))
+def _head_taps(binder: Binder, head: Head, unembed: str) -> Iterator[Tap]:
+    """Where a model's logits are met: at what its forward returns."""
+    module = binder.module
+    if head == "sequences":
+        site, sizes = Site(part="label_logits"), {"label": labels_of(module)}
+        yield Tap(site=site, path="", side="out", view=AS_IS, sizes=sizes)
+    elif head != "none":
+        width = features(find(module, unembed))[1] if unembed else labels_of(module)
+        sizes = {"vocab": width or binder.sizes.d_vocab}
+        yield Tap(site=Site(part="logits"), path="", side="out", sizes=sizes)
 
 
 def _watched(skeleton: nn.Module, taps: Iterable[Tap]) -> frozenset[str]:
@@ -281,6 +297,7 @@ def replaced(spec: ModelSpec, module: nn.Module) -> ModelSpec:
         blocks=old.blocks,
         embed=old.embed,
         unembed=old.unembed,
+        head=old.head,
         attention=old.attention,
         watched=old.watched,
         centered=old.centered,

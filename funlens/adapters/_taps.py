@@ -16,7 +16,15 @@ from funlens.adapters._language import (
     Path,
     Stack,
 )
-from funlens.adapters._tree import Sizes, features, find, first, joined, number
+from funlens.adapters._tree import (
+    Sizes,
+    features,
+    find,
+    first,
+    joined,
+    number,
+    subconfig,
+)
 from funlens.adapters._views import (
     WHOLE,
     BeforeSink,
@@ -114,6 +122,10 @@ class Binder:
         encoder = self.arch.others.get("encoder")
         return encoder is not None and bool(self.below_body(encoder.blocks))
 
+    def config_of(self, stack: Stack) -> Any:
+        """Give HuggingFace's config of one stack."""
+        return subconfig(self.module, stack.config) or self.config
+
     def at(self, path: Path, base: str = "") -> str:
         """Resolve the alternatives of a path below a base; empty if none is there."""
         return first(self.module, path, base)
@@ -155,7 +167,7 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
 
 
 def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
-    config = getattr(binder.config, stack.config) if stack.config else binder.config
+    config = binder.config_of(stack)
     blocks = blocks_of(binder, stack)
     layers = [
         _Layer(
@@ -321,7 +333,10 @@ class _Layer:
     def middle(self) -> Iterator[Tap]:
         """The stream between attention and MLP."""
         block = self.block
-        if block.mid is not None:
+        cross_mid = self.at(block.cross_mid) if self.binder.has_encoder else ""
+        if cross_mid:
+            yield self.mid(cross_mid, "out", rejoins=False)
+        elif block.mid is not None:
             side, path = block.mid
             at = self.at(path)
             joins = side == "in" and not self.at(block.ln2)

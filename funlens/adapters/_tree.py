@@ -71,15 +71,28 @@ def features(at: Any) -> tuple[int, int]:
     return int(weight.shape[0]), int(weight.shape[1])
 
 
+def subconfig(module: Any, path: str) -> Any:
+    """Follow a dotted path through a module's config; None where it ends early."""
+    found = module.config if path else None
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
 def number(config: Any, field: str | float) -> float:
     """Read a multiplier; 1 where there is no name.
 
     Args:
         config: The config.
-        field: A number, a field's name, or `"a / sqrt(b)"` of two fields.
+        field: A number, a field's name, `"a / sqrt(b)"` of two fields, or
+            `"sqrt(a) if b"`, which is 1 where the second is not set.
     """
     if not isinstance(field, str):
         return float(field)
+    root, _, condition = field.partition(" if ")
+    if condition:
+        size = float(getattr(config, root.removeprefix("sqrt(").rstrip(")")))
+        return size**0.5 if getattr(config, condition) else 1.0
     over, _, under = field.partition(" / sqrt(")
     value = float(getattr(config, over)) if over else 1.0
     return value / float(getattr(config, under.rstrip(")"))) ** 0.5 if under else value

@@ -39,6 +39,21 @@ class Whole:
 
 
 @attrs.frozen
+class AsIs:
+    """The tensor itself, whatever its axes."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Give it."""
+        del batch
+        return raw
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Give the other."""
+        del raw
+        return value
+
+
+@attrs.frozen
 class Tokens:
     """All rows' tokens on one axis, which comes first."""
 
@@ -216,6 +231,7 @@ class EveryRow:
 
 View: TypeAlias = (
     Whole
+    | AsIs
     | Tokens
     | Heads
     | HeadPart
@@ -229,6 +245,7 @@ View: TypeAlias = (
 )
 
 WHOLE: Final = Whole()
+AS_IS: Final = AsIs()
 
 
 def norm_scale(norm: nn.Module, entered: Tensor, *, centered: bool) -> Tensor:

@@ -24,6 +24,7 @@ __all__ = [
     "head_result",
     "k",
     "kv_latent",
+    "label_logits",
     "ln1_normalized",
     "ln1_scale",
     "ln2_normalized",
@@ -188,6 +189,9 @@ ssm_out: Final = Part("ssm_out")
 
 logits: Final = Part("logits")
 """Logits, after caps and scale."""
+
+label_logits: Final = Part("label_logits")
+"""Logits of a classifier of whole rows: no position, one for each label."""
 
 cross_q: Final = Part("cross_q")
 """Queries of attention over an encoder."""

@@ -20,6 +20,7 @@ MODEL_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "ln_final_scale": _SCALE,
     "ln_final_normalized": _RESIDUAL,
     "logits": ("batch", "pos", "vocab"),
+    "label_logits": ("batch", "label"),
 }
 """Axes of the parts that a model has once."""
 

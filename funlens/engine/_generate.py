@@ -128,7 +128,8 @@ def generate(
 
     Args:
         spec: The model.
-        inputs: Text, texts, tokens, or a mapping. Rows are padded on the left.
+        inputs: Text, texts, tokens, or a mapping. Rows are padded on the left, those of
+            an encoder on the right.
         interventions: What to change.
         max_new_tokens: Most tokens that are added.
         seed: Fixes the draws of sampling, which needs one; the global generator is
@@ -206,8 +207,9 @@ def _texts(spec: ModelSpec, tokens: Tensor) -> tuple[str, ...]:
 
 def _prompt(spec: ModelSpec, inputs: Inputs) -> Prepared:
     if isinstance(inputs, Sequence) and not isinstance(inputs, str):
-        inputs = to_tokens(spec, inputs, padding_side="left")
-    prepared = prepare(spec, inputs)
+        side = "right" if spec.is_encoder_decoder else "left"
+        inputs = to_tokens(spec, inputs, padding_side=side)
+    prepared = prepare(spec, inputs, generates=True)
     frame = prepared.frames["encoder" if spec.is_encoder_decoder else ""]
     is_left = frame.stops is None or set(frame.stops) == {frame.n_pos}
     if not is_left and not spec.is_encoder_decoder:
@@ -295,9 +297,10 @@ def _check_options(spec: ModelSpec, options: Mapping[str, Any], *, edits: bool) 
     for name in options:
         if name not in known:
             raise OptionError(name, "generate has no such option", nearest(name, known))
-    if not spec.is_causal or not hasattr(spec.module, "generate"):
+    makes_words = spec.engine.head == "words" and hasattr(spec.module, "generate")
+    if not spec.is_causal or not makes_words:
         raise InputError(
-            f"{spec.model_type} does not generate",
+            f"{spec.name} does not generate",
             "a causal model with a language head",
             "Use `run`",
         )

@@ -65,9 +65,20 @@ def accepts(module: nn.Module, name: str) -> bool:
 
 
 def prepare(
-    spec: ModelSpec, inputs: Inputs, *, attention_mask: Tensor | None = None
+    spec: ModelSpec,
+    inputs: Inputs,
+    *,
+    attention_mask: Tensor | None = None,
+    generates: bool = False,
 ) -> Prepared:
     """Make keyword arguments, with masks and positions where rows are padded.
+
+    Args:
+        spec: The model.
+        inputs: As for `run`.
+        attention_mask: As for `run`.
+        generates: Whether a decoder without inputs begins with its start token, even
+            if the model would make it read the encoder's.
 
     Raises:
         InputError: The inputs are of no known kind, empty, or too long.
@@ -103,7 +114,7 @@ def prepare(
         _place_positions(spec, given, mask)
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
-    return _with_decoder(spec, given, frame)
+    return _with_decoder(spec, given, frame, generates=generates)
 
 
 def _check_transforms(spec: ModelSpec) -> None:
@@ -215,8 +226,13 @@ def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> No
         given["position_ids"] = counted.clamp(min=0) + first
 
 
-def _with_decoder(spec: ModelSpec, given: dict[str, Any], frame: Frame) -> Prepared:
+def _with_decoder(
+    spec: ModelSpec, given: dict[str, Any], frame: Frame, *, generates: bool
+) -> Prepared:
     if "decoder_input_ids" not in given and "labels" not in given:
+        if spec.engine.shifts and not generates:
+            main = Frame(batch=frame.batch, n_pos=frame.n_pos)
+            return Prepared(kwargs=given, frames={"": main, "encoder": frame})
         start = getattr(spec.engine.config, "decoder_start_token_id", None)
         if start is None:
             raise InputError(

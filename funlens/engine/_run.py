@@ -14,6 +14,7 @@ from funlens.adapters import (
     Point,
     is_forward_mode,
     is_functional,
+    output_of,
 )
 from funlens.data import (
     ActivationCache,
@@ -80,7 +81,8 @@ def run(
 ) -> Tensor:
     """Run a model and give its logits.
 
-    Without interventions these are HuggingFace's logits, bit for bit.
+    Without interventions these are HuggingFace's logits, bit for bit. A model without
+    a head gives its last hidden state.
 
     Args:
         spec: The model.
@@ -100,8 +102,9 @@ def run(
         finite: Whether to refuse NaN and infinity made by an edit.
 
     Returns:
-        Logits `[batch, pos, vocab]`, after caps and scale; with `stop_at_layer` the
-        residual `[batch, pos, d_model]`.
+        Logits `[batch, pos, vocab]`, after caps and scale; of a classifier of rows
+        `[batch, label]`; without a head, or with `stop_at_layer`, `[batch, pos,
+        d_model]`.
 
     Raises:
         FunlensError: Anything asked for that cannot be done, before the model runs.
@@ -245,14 +248,14 @@ def _bare(
     if torch.compiler.is_compiling():
         kwargs = compiled_kwargs(inputs, attention_mask)
         with nullcontext() if grad else torch.no_grad():
-            return _called(machinery.module, kwargs).logits
+            return output_of(_called(machinery.module, kwargs))
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     options = Options(grad=grad)
-    if is_forward_mode() or _shift(spec, prepared) is not None:
+    if is_forward_mode() or _shifts(spec, prepared):
         plan = make_plan(spec, prepared.frames, ())
         return traced(spec, prepared, plan, options=options)[0]
     with nullcontext() if _wants_grad((), options) else torch.no_grad():
-        return _called(machinery.module, prepared.kwargs).logits
+        return output_of(_called(machinery.module, prepared.kwargs))
 
 
 def _called(module: nn.Module, kwargs: Mapping[str, Any]) -> Any:
@@ -322,7 +325,7 @@ def traced(
         forces_eager=is_forward_mode()
         or (machinery.arch.biased_masks and (grad or is_functional())),
     )
-    trace.shift = _shift(spec, prepared)
+    trace.shifts = _shifts(spec, prepared)
     _set_bounds(spec, trace, options, prepared.main)
     _set_logits(spec, trace, options, prepared)
     eager = plan.needs_eager or trace.forces_eager
@@ -358,7 +361,7 @@ def _entered(
         return stop.residual
     finally:
         ACTIVE.reset(token)
-    return out.logits
+    return output_of(out)
 
 
 def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
@@ -404,17 +407,23 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
         trace.skipped = frozenset(machinery.blocks[:start])
 
 
-def _shift(spec: ModelSpec, prepared: Prepared) -> tuple[Point, tuple[int, ...]] | None:
+def _shifts(spec: ModelSpec, prepared: Prepared) -> dict[Point, tuple[int, ...]]:
     """Tell where learned positions are counted from each row's first token.
 
-    Nowhere, if nothing is padded on the left or the model is told its positions.
+    Nowhere, if nothing is padded on the left, or the model counts by itself or is told
+    its positions.
     """
-    tap = spec.engine.taps.get(Site(part="pos_embed"))
-    starts = prepared.main.starts
-    is_told = "position_ids" in prepared.kwargs
-    if tap is None or starts is None or not any(starts) or is_told:
-        return None
-    return (tap.path, tap.side), starts
+    machinery: Machinery = spec.engine
+    told = "position_ids" in prepared.kwargs
+    found: dict[Point, tuple[int, ...]] = {}
+    for name, frame in prepared.frames.items():
+        tap = machinery.taps.get(Site(part="pos_embed", stack=name))
+        is_first = name == "encoder" or not spec.is_encoder_decoder
+        if tap is None or frame.starts is None or (told and is_first):
+            continue
+        if any(frame.starts) and not machinery.stack(name).counts_tokens:
+            found[tap.path, tap.side] = frame.starts
+    return found
 
 
 def _set_logits(

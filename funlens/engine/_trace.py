@@ -13,7 +13,9 @@ from funlens.adapters import (
     Tap,
     head_results,
     norm_scale,
+    output_of,
     unless_same,
+    with_output,
     with_scale,
 )
 from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
@@ -59,7 +61,7 @@ class Trace:
         self.start: tuple[str, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
         self.stop: Point | None = None
-        self.shift: tuple[Point, tuple[int, ...]] | None = None
+        self.shifts: Mapping[Point, tuple[int, ...]] = {}
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
         self.captured: dict[Site, list[Tensor]] = {}
         self.versions: list[tuple[Site, Tensor, int]] = []
@@ -78,7 +80,7 @@ class Trace:
             or point == self.stop
             or (self.start is not None and point == (self.start[0], "in"))
             or (self.logits_at is not None and point == self.logits_at[0])
-            or (self.shift is not None and point == self.shift[0])
+            or point in self.shifts
         )
 
     def wants_inside(self, path: str) -> bool:
@@ -99,23 +101,23 @@ class Trace:
         """Do what the plan says at a point."""
         if self.start is not None and point == (self.start[0], "in"):
             raw = self.start[1]
-        if self.shift is not None and point == self.shift[0]:
-            raw = _shifted(raw, self.shift[1])
+        if point in self.shifts:
+            raw = _shifted(raw, self.shifts[point])
         for step in self.plan.acts.get(point, ()):
             raw = self._step(step, raw, seen)
         if self.logits_at is not None and point == self.logits_at[0]:
             raw = selected(raw, self.logits_at[1], 0)
         if point == self.stop:
-            raise Stop(_tensor_of(raw, 0))
+            raise Stop(output_of(raw))
         return raw
 
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
-        tensor = _tensor_of(raw, step.tap.index)
+        tensor = output_of(raw, step.tap.index)
         if step.rejoin:
             was, mid, *outs = (self.stashes.pop(name) for name in step.rejoin)
             added = outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
             joined = unless_same(mid == was, tensor, mid + added)
-            return _put(raw, step.tap.index, joined)
+            return with_output(raw, joined, step.tap.index)
         value = self._read(step.tap, tensor, seen)
         new = value
         offset = self._offset(step.tap, value)
@@ -126,11 +128,8 @@ class Trace:
         for edit in step.backward:
             passed = self._turned(edit, passed, offset=offset)
         if passed is not value or (self.links and step.keeps):
-            raw = _put(
-                raw,
-                step.tap.index,
-                self._write(step.tap, tensor, (value, passed), seen),
-            )
+            changed_back = self._write(step.tap, tensor, (value, passed), seen)
+            raw = with_output(raw, changed_back, step.tap.index)
         for keep in step.keeps:
             part = selected(new, keep.where, offset)
             if part is not None:
@@ -280,20 +279,3 @@ def _shifted(rows: Tensor, starts: tuple[int, ...]) -> Tensor:
 
 def _root(square: Tensor | None) -> Tensor:
     return torch.zeros(()) if square is None else square.sqrt()
-
-
-def _tensor_of(raw: Any, index: int) -> Tensor:
-    if isinstance(raw, Tensor):
-        return raw
-    if hasattr(raw, "logits"):
-        return raw.logits
-    return raw[index]
-
-
-def _put(raw: Any, index: int, new: Tensor) -> Any:
-    """Put a tensor where another came from, without touching what it came in."""
-    if isinstance(raw, Tensor):
-        return new
-    if hasattr(raw, "logits"):
-        return type(raw)(**{**raw, "logits": new})
-    return type(raw)([*raw[:index], new, *raw[index + 1 :]])

@@ -83,7 +83,9 @@ def _inputs(
 
     room = _COLUMNS if spec.n_ctx is None else max(1, spec.n_ctx - PADS)
     drawn = {"input_ids": draw(min(_COLUMNS, room)).to(spec.device)}
-    if spec.is_encoder_decoder:
+    if spec.engine.head == "sequences" and spec.is_encoder_decoder:
+        drawn["input_ids"][:, -1] = spec.engine.config.eos_token_id  # where it looks
+    elif spec.is_encoder_decoder:
         drawn["decoder_input_ids"] = draw(_COLUMNS - 2).to(spec.device)
     return drawn
 

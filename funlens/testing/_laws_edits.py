@@ -1,5 +1,7 @@
 """Laws of edits: what they change, and what they leave."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -82,12 +84,31 @@ def transplant(subject: Subject) -> LawResult:
     if not spec.engine.can_skip:
         why = "blocks pass more than the residual to each other"
         return worst(law, {}, 0.0, why_not=why)
-    other = dict(subject.inputs)
-    other["input_ids"] = subject.inputs["input_ids"].flip(1)
+    other = _turned(subject)
+    ends = _encoder_ends(subject)
     found: dict[str, float] = {}
     for layer in range(spec.n_layers):
         site = Site(part="resid_pre", layer=layer)
-        expected, cache = run_with_cache(spec, other, capture=[site])
-        got = run(spec, subject.inputs, [Patch(site, cache)])
+        expected, cache = run_with_cache(spec, other, capture=[*ends, site])
+        patches = [Patch(at, cache) for at in (*ends, site)]
+        got = run(spec, subject.inputs, patches)
         found[str(site)] = differ(got, expected)
     return worst(law, found, subject.tolerance)
+
+
+def _turned(subject: Subject) -> dict[str, Any]:
+    """Give another prompt: the tokens in another order.
+
+    The last stays where it is: there some classifiers look for the end of the text.
+    """
+    tokens: Tensor = subject.inputs["input_ids"]
+    other = torch.cat([tokens[:, :-1].flip(1), tokens[:, -1:]], dim=1)
+    return {**subject.inputs, "input_ids": other}
+
+
+def _encoder_ends(subject: Subject) -> tuple[Site, ...]:
+    """Name what a decoder reads of its encoder, if there is one."""
+    layers = [layer for stack, layer in subject.stacks() if stack == "encoder"]
+    return tuple(
+        Site(part="resid_post", layer=at, stack="encoder") for at in layers[-1:]
+    )

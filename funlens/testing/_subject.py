@@ -1,7 +1,7 @@
 """What a law is checked on, and what comes of it."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import torch
@@ -99,6 +99,29 @@ class Subject:
         for site in self.cache:
             if site.part == "resid_pre" and site.layer is not None:
                 yield site.stack, site.layer
+
+
+def padded(subject: Subject, side: Literal["left", "right"]) -> dict[str, Any]:
+    """Give the inputs with padding in front or behind, and the mask of what is real."""
+    tokens: Tensor = subject.inputs["input_ids"]
+    real = subject.inputs.get("attention_mask", torch.ones_like(tokens))
+    given = {**subject.inputs, "attention_mask": real}
+    for name, held in given.items():
+        by_token = held.shape[:2] == tokens.shape[:2] and not held.is_floating_point()
+        if by_token and not name.startswith("decoder_"):
+            blank = held[:, -1:].expand(-1, PADS, *held.shape[2:])
+            if name in {"input_ids", "attention_mask"}:
+                known = 0 if name == "attention_mask" else _pad_token(subject)
+                blank = blank if known is None else torch.full_like(blank, known)
+            parts = (blank, held) if side == "left" else (held, blank)
+            given[name] = torch.cat(parts, dim=1)
+    return given
+
+
+def _pad_token(subject: Subject) -> int | None:
+    config: Any = subject.spec.engine.config
+    pad: int | None = getattr(config, "pad_token_id", None)
+    return pad
 
 
 def differ(one: Tensor, other: Tensor) -> float:
