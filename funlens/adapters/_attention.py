@@ -10,6 +10,8 @@ from funlens.adapters._active import ACTIVE, Active, Seen
 from funlens.adapters._inside import Inside
 
 ATTENTION: Final = "funlens"
+BASE: Final = "funlens_base"
+"""Where a module, or its config, notes the attention function that it came with."""
 
 
 def attend(
@@ -25,7 +27,7 @@ def attend(
 
     active = ACTIVE.get()
     path = module.__dict__.get("funlens_path", "")
-    base = module.__dict__.get("funlens_base", "eager")
+    base = module.__dict__.get(BASE, "eager")
     if active is None:
         watched = False
     else:
@@ -78,4 +80,13 @@ def register_attention() -> None:
 
     AttentionInterface.register(ATTENTION, attend)
     masks: Any = masking_utils
-    AttentionMaskInterface.register(ATTENTION, masks.sdpa_mask)
+
+    def mask(*args: Any, **kwargs: Any) -> Tensor | None:
+        """Make SDPA's mask; for a model built eager, as eager: never left out."""
+        if getattr(kwargs.get("config"), BASE, "") == "eager":
+            kwargs["allow_is_causal_skip"] = False
+            kwargs["allow_is_bidirectional_skip"] = False
+        made: Tensor | None = masks.sdpa_mask(*args, **kwargs)
+        return made
+
+    AttentionMaskInterface.register(ATTENTION, mask)

@@ -113,6 +113,8 @@ _LLAMAS: Final = (
             "granite",
             "granitemoe",
             "granitemoeshared",
+            "granite_speech",
+            "granite_speech_plus",
         ),
         main=Stack(block=_GRANITE, embed_multiplier="embedding_multiplier"),
     ),

@@ -12,7 +12,7 @@ from funlens.adapters._language import (
     Stack,
 )
 
-_BERT_BLOCK: Final = Block(
+BERT_BLOCK: Final = Block(
     attention=(
         Attention(
             path="attention.self",
@@ -21,7 +21,16 @@ _BERT_BLOCK: Final = Block(
             has_rotary=False,
         ),
     ),
+    cross=(
+        Attention(
+            path="crossattention.self",
+            o="/crossattention.output.dense",
+            added="/crossattention.output.dense",
+            has_rotary=False,
+        ),
+    ),
     mid=("out", "attention.output"),
+    cross_mid="crossattention.output",
     mlp=(
         Mlp(
             path="intermediate",
@@ -33,12 +42,12 @@ _BERT_BLOCK: Final = Block(
     stream_norm=True,
 )
 _BERT_STACK: Final = Stack(
-    block=_BERT_BLOCK,
+    block=BERT_BLOCK,
     pos_embed="embeddings.position_embeddings",
     ln_final="",
 )
 _BERT_PRE_NORM: Final = evolve(
-    _BERT_BLOCK,
+    BERT_BLOCK,
     ln1=("attention.ln", "attention.LayerNorm", "attention.self_attn_layer_norm"),
     ln2=("ln", "intermediate.LayerNorm", "LayerNorm"),
     stream_norm=False,

@@ -68,6 +68,7 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
         ),
     ),
     causal(
+        "nemo_speechlm",
         "nemotron_h",
         block=Block(
             ln1="norm",

@@ -79,6 +79,10 @@ class Attention:
         changes: What happens to queries, keys or values between projection and mixing,
             so that `z == pattern @ v` does not hold; empty where nothing does.
         changed_in_place: Whether the family changes its projections in place.
+        pos_first: Whether positions stand before rows in what the projections give.
+        again: Whether the projections are used again, for what is no token of the
+            stack; the first use counts.
+        merged: Whether the encoder's keys and values stand behind its own ones.
         repeats_keys: Whether keys are repeated for each query head before rotation.
         hidden: Sites that cannot be met on this family, and why.
     """
@@ -103,6 +107,9 @@ class Attention:
     lossy: str = ""
     changes: str = ""
     changed_in_place: bool = False
+    pos_first: bool = False
+    again: bool = False
+    merged: bool = False
     repeats_keys: bool = False
     hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
@@ -241,6 +248,9 @@ class Stack:
         ln_final: Norm after the last block.
         counts_tokens: Whether the model itself counts positions over what is not the
             padding token, so that padded rows need no help.
+        pos_first: Whether positions stand before rows in what its blocks pass on.
+        overhangs: Whether the model adds positions behind the tokens', which no site
+            shows.
         config: Field of the config that describes this stack, where there are several.
     """
 
@@ -252,6 +262,8 @@ class Stack:
     pos_embed: Path = ""
     counts_tokens: bool = False
     ln_final: Path = LN_FINAL
+    pos_first: bool = False
+    overhangs: bool = False
     config: str = ""
 
     @property
@@ -284,6 +296,8 @@ class Architecture:
         shifts: Whether HuggingFace's model makes the decoder's inputs from the
             encoder's where none are given.
         unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
+        uncached: Why HuggingFace's model gives other logits with its cache on, which
+            runs have off.
         first_position: Config field of the number after which positions are counted;
             from 0 without one.
         sizes: Config fields that are not called as usual.
@@ -305,6 +319,7 @@ class Architecture:
     no_func: Mapping[str, str] = attrs.field(factory=dict[str, str])
     shifts: bool = False
     unpadded: str = ""
+    uncached: str = ""
     first_position: str = ""
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
     plain: Mapping[str, str] = attrs.field(factory=dict[str, str])

@@ -15,7 +15,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from funlens.adapters._active import ACTIVE, Point, Seen
-from funlens.adapters._attention import ATTENTION
+from funlens.adapters._attention import ATTENTION, BASE
 from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
 from funlens.adapters._taps import Side, Tap
@@ -97,7 +97,8 @@ def _set_attention(
     apart = {id(getattr(part, "config", None)) for part in watched}
     asking = {id(config) for part, config in found if has_interface(part)} - apart
     for part, config in found:
-        part.__dict__.setdefault("funlens_base", getattr(config, _ATTENTION_FIELD))
+        for noting in (part, config):
+            noting.__dict__.setdefault(BASE, getattr(config, _ATTENTION_FIELD))
     for _, config in found:
         if id(config) in asking:
             setattr(config, _ATTENTION_FIELD, ATTENTION)

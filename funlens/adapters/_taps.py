@@ -1,7 +1,7 @@
 """From a table and a module to taps: where each site is met."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 from torch import nn
@@ -58,6 +58,9 @@ Side: TypeAlias = Literal[
 ]
 
 
+_SQUARE: Final = frozenset({"scores", "pattern"})
+
+
 @attrs.frozen(kw_only=True)
 class Tap:
     """Where one site is met.
@@ -74,6 +77,9 @@ class Tap:
         in_place: Whether the model later changes that tensor in place.
         by_name: Whether the module looks at the name of the attention function.
         all_keys: Whether positions count all keys, also those of a cache.
+        pos_first: Whether positions stand before rows in the tensor.
+        once: Whether only the module's first call in a forward counts.
+        overhangs: Whether the tensor holds positions beyond the site's.
         read_only: Why it cannot be changed; empty where it can.
     """
 
@@ -88,7 +94,15 @@ class Tap:
     in_place: bool = False
     by_name: bool = False
     all_keys: bool = False
+    pos_first: bool = False
+    once: bool = False
+    overhangs: bool = False
     read_only: str = ""
+
+    @property
+    def point(self) -> tuple[str, Side]:
+        """What the model passes there: a module's path, and a side of it."""
+        return self.path, self.side
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -173,6 +187,7 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         _Layer(
             binder=binder,
             config=config,
+            words=stack,
             block=_kind(binder, stack, path),
             path=path,
             stack=name,
@@ -187,14 +202,18 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         at = find(binder.module, path)
         own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
         sizes = {**width, **own, "one": 1}
-        return Tap(site=site, path=path, side=side, sizes=sizes, **more)
+        beyond = stack.overhangs
+        return Tap(
+            site=site, path=path, side=side, sizes=sizes, overhangs=beyond, **more
+        )
 
     embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
     if embed:
         factor = number(config, stack.embed_multiplier)
         view = Scaled(factor) if factor != 1.0 else WHOLE
         changes = stack.embed_changes
-        yield model_tap("embed", embed, "out", view=view, in_place=changes)
+        once = stack.overhangs  # what it adds may be embedded apart
+        yield model_tap("embed", embed, "out", view=view, in_place=changes, once=once)
     pos_embed = binder.below_body(stack.pos_embed)
     if pos_embed:
         yield model_tap("pos_embed", pos_embed, "out", view=EveryRow())
@@ -222,6 +241,7 @@ class _Layer:
 
     binder: Binder
     config: Any
+    words: Stack
     block: Block
     path: str
     stack: str
@@ -251,6 +271,8 @@ class _Layer:
             **more.pop("sizes", {}),
         }
         at = joined(self.path, path)
+        more.setdefault("pos_first", self.words.pos_first and side not in _SQUARE)
+        more.setdefault("overhangs", self.words.overhangs)
         return Tap(site=site, path=at, side=side, sizes=sizes, **more)
 
     def taps(self) -> Iterator[Tap]:
@@ -370,9 +392,7 @@ class _Layer:
         router, experts = self.at(words.router, path), self.at(words.experts, path)
         if router:
             sizes = {"expert": self.n_experts(router, experts)}
-            yield self.tap(
-                "router_logits", router, "linear", view=Tokens(), sizes=sizes
-            )
+            yield self.tap("router_logits", router, "linear", sizes=sizes)
         if hasattr(self.module(experts), "is_transposed"):  # of the experts interface
             yield self.tap("router_weights", experts, "weights", view=Tokens())
             yield self.tap("router_indices", experts, "choices", view=Tokens())
@@ -436,6 +456,7 @@ class _Heads:
 
     def _every(self) -> Iterator[Tap]:
         words, path = self.words, self._path
+        merged = {"overhangs": True} if words.merged else {}
         yield from self._inputs()
         if words.has_rotary:
             sizes = self._sizes(self._n_heads)
@@ -449,15 +470,17 @@ class _Heads:
                 view=Swapped(repeats),
                 all_keys=True,
                 sizes=sizes,
+                **merged,
             )
         sink = (
             getattr(self.layer.module(path), words.sink, None) if words.sink else None
         )
         view = Square() if sink is None else BeforeSink()
         note = words.lossy if sink is None else "an attention sink"
+        note = "the encoder's keys share each row" if words.merged else note
         sizes = {"head": self._n_heads}
         scores = f"{'' if self.prefix else 'attn_'}scores"
-        yield self._tap(scores, path, "scores", view=view, sizes=sizes)
+        yield self._tap(scores, path, "scores", view=view, sizes=sizes, **merged)
         yield self._tap(
             "pattern",
             path,
@@ -466,6 +489,7 @@ class _Heads:
             sizes=sizes,
             note=note,
             by_name=words.asks_by_name,
+            **merged,
         )
         yield from self._outputs()
 
@@ -498,8 +522,11 @@ class _Heads:
                 width //= 2
                 view = HeadPart(count, 0, width // count)
             sizes = self._axes(part, count, width // count)
+            more: dict[str, bool] = {"once": words.again or words.merged}
+            more |= {"pos_first": True} if words.pos_first else {}
+            in_place = words.changed_in_place
             yield self._tap(
-                part, at, "out", view=view, sizes=sizes, in_place=words.changed_in_place
+                part, at, "out", view=view, sizes=sizes, in_place=in_place, **more
             )
         both = self._at(words.kv)
         if both:
@@ -537,6 +564,7 @@ class _Heads:
         note = words.changes
         if words.changed_in_place:
             note = "values change in place between projection and mixing"
+        note = "the encoder's values are mixed in" if words.merged else note
         yield self._tap("z", mixed, "in", view=Heads(count), sizes=sizes, note=note)
         if not self.prefix:
             if mixed == out:

@@ -387,8 +387,8 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
             problem = f"layer {stop} of {spec.n_layers}"
             raise OptionError("stop_at_layer", problem, (f"0..{spec.n_layers}",))
         last = stop == spec.n_layers
-        point: Point = (machinery.blocks[stop - last], "out" if last else "in")
-        trace.stop = point
+        part = "resid_post" if last else "resid_pre"
+        trace.stop = machinery.taps[Site(part=part, layer=stop - last)]
     if start is not None and options.residual is not None:
         if not 0 <= start < spec.n_layers:
             problem = f"layer {start} of {spec.n_layers}"
@@ -403,7 +403,8 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
         if tuple(options.residual.shape) != expected:
             shape = tuple(options.residual.shape)
             raise ShapeError("residual", shape, expected, ("batch", "pos", "d_model"))
-        trace.start = (machinery.blocks[start], options.residual)
+        tap = machinery.taps[Site(part="resid_pre", layer=start)]
+        trace.start = (tap, options.residual)
         trace.skipped = frozenset(machinery.blocks[:start])
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from funlens.adapters import (
@@ -58,9 +59,9 @@ class Trace:
         self.forces_eager = forces_eager
         self.offset = 0
         self.seen = 0
-        self.start: tuple[str, Tensor] | None = None
+        self.start: tuple[Tap, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
-        self.stop: Point | None = None
+        self.stop: Tap | None = None
         self.shifts: Mapping[Point, tuple[int, ...]] = {}
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
         self.captured: dict[Site, list[Tensor]] = {}
@@ -71,14 +72,15 @@ class Trace:
         self.arrived: set[int] = set()
         self.finites: list[tuple[str, str, Tensor]] = []
         self.stashes: dict[str, Tensor] = {}
+        self.met: set[Site] = set()
         self.generators: dict[int, torch.Generator] = {}
 
     def wants(self, point: Point) -> bool:
         """Tell whether the run looks at a point."""
         return (
             point in self.plan.acts
-            or point == self.stop
-            or (self.start is not None and point == (self.start[0], "in"))
+            or (self.stop is not None and point == self.stop.point)
+            or (self.start is not None and point == self.start[0].point)
             or (self.logits_at is not None and point == self.logits_at[0])
             or point in self.shifts
         )
@@ -90,6 +92,7 @@ class Trace:
     def begins(self, n_pos: int) -> None:
         """Find the window of positions of a forward, of one or of several."""
         is_whole = self.seen > 0 and n_pos == self.seen + 1 and n_pos > 1
+        self.met.clear()
         self.offset = 0 if is_whole else self.seen
         self.seen = self.offset + n_pos
 
@@ -99,17 +102,29 @@ class Trace:
 
     def act(self, point: Point, raw: Any, seen: Seen) -> Any:
         """Do what the plan says at a point."""
-        if self.start is not None and point == (self.start[0], "in"):
-            raw = self.start[1]
+        if self.start is not None and point == self.start[0].point:
+            raw = self._started(*self.start, raw, seen)
         if point in self.shifts:
             raw = _shifted(raw, self.shifts[point])
         for step in self.plan.acts.get(point, ()):
+            if step.tap.once:
+                if step.tap.site in self.met:
+                    continue
+                self.met.add(step.tap.site)
             raw = self._step(step, raw, seen)
         if self.logits_at is not None and point == self.logits_at[0]:
             raw = selected(raw, self.logits_at[1], 0)
-        if point == self.stop:
-            raise Stop(output_of(raw))
+        if self.stop is not None and point == self.stop.point:
+            tensor = output_of(raw, self.stop.index)
+            raise Stop(self._read(self.stop, tensor, seen))
         return raw
+
+    def _started(self, tap: Tap, residual: Tensor, raw: Any, seen: Seen) -> Any:
+        """Give the residual that a run starts from, as the model would hold it."""
+        tensor = output_of(raw, tap.index)
+        value = self._read(tap, tensor, seen)
+        new = self._write(tap, tensor, (value, residual), seen)
+        return with_output(raw, new, tap.index)
 
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
         tensor = output_of(raw, step.tap.index)
@@ -204,16 +219,41 @@ class Trace:
         return self.generators[index]
 
     def _read(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
+        """Give what a site shows of a tensor."""
+        whole = self._whole(tap, tensor, seen)
+        return self._front(tap, whole) if tap.overhangs else whole
+
+    def _whole(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
         batch = self.frames.get(tap.site.stack, UNKNOWN).batch or 1
-        if tap.side == "scale":
-            entered = tap.view.read(seen.entered, batch)
+        if tap.side in {"scale", "heads"}:
+            entered = tap.view.read(_rows_first(tap, seen.entered), batch)
+            if tap.side == "heads":
+                return head_results(seen.module, entered)
             centered = type(seen.module) in self.machinery.centered
             return norm_scale(seen.module, entered, centered=centered)
-        if tap.side == "heads":
-            return head_results(seen.module, tap.view.read(seen.entered, batch))
-        return tap.view.read(tensor, batch)
+        return tap.view.read(_rows_first(tap, tensor), batch)
+
+    def _front(self, tap: Tap, whole: Tensor) -> Tensor:
+        """Leave out the positions that the model adds behind the tokens'."""
+        frame = self.frames.get(tap.site.stack, UNKNOWN)
+        here = frame.n_pos if tap.site.stack else self.seen - self.offset
+        every = frame.n_pos if tap.site.stack else self.seen
+        known = {"pos": every if tap.all_keys else here, "query": here, "key": every}
+        for at, axis in enumerate(tap.site.axes):
+            if axis in known:
+                whole = whole.narrow(at, 0, min(known[axis], whole.shape[at]))
+        return whole
 
     def _write(
+        self, tap: Tap, tensor: Tensor, values: tuple[Tensor, Tensor], seen: Seen
+    ) -> Tensor:
+        """Give the tensor that shows another value."""
+        if tap.overhangs:
+            whole = self._whole(tap, tensor, seen)
+            values = (whole, _with_front(whole, values[1]))
+        return _rows_first(tap, self._rewritten(tap, _rows_first(tap, tensor), values, seen))
+
+    def _rewritten(
         self, tap: Tap, tensor: Tensor, values: tuple[Tensor, Tensor], seen: Seen
     ) -> Tensor:
         value, new = values
@@ -266,6 +306,19 @@ class Trace:
             )
             for index, record in enumerate(self.plan.interventions)
         )
+
+
+def _rows_first(tap: Tap, tensor: Tensor) -> Tensor:
+    """Swap rows and positions, there and back, where positions stand first."""
+    return tensor.transpose(0, 1) if tap.pos_first else tensor
+
+
+def _with_front(whole: Tensor, front: Tensor) -> Tensor:
+    """Put a value before the positions that its site leaves out."""
+    pairs = zip(reversed(whole.shape), reversed(front.shape), strict=True)
+    widths = [width for long, short in pairs for width in (0, long - short)]
+    inside = torch.ones(front.shape, dtype=torch.bool, device=front.device)
+    return torch.where(F.pad(inside, widths), F.pad(front, widths), whole)
 
 
 def _shifted(rows: Tensor, starts: tuple[int, ...]) -> Tensor:

@@ -21,7 +21,9 @@ from funlens.testing._subject import (
 @torch.no_grad()
 def same_logits(subject: Subject) -> LawResult:
     module: Any = subject.untouched or subject.spec.module
-    expected = output_of(module(**subject.inputs))
+    machinery: Machinery = subject.spec.engine
+    more = {"use_cache": False} if machinery.arch.uncached else {}
+    expected = output_of(module(**subject.inputs, **more))
     plain = run(subject.spec, subject.inputs)
     kept, _ = run_with_cache(subject.spec, subject.inputs, capture=[Part("resid_post")])
     found = {

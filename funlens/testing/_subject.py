@@ -107,6 +107,11 @@ def padded(subject: Subject, side: Literal["left", "right"]) -> dict[str, Any]:
     real = subject.inputs.get("attention_mask", torch.ones_like(tokens))
     given = {**subject.inputs, "attention_mask": real}
     for name, held in given.items():
+        if name == "encoder_inputs_embeds":  # sound, as many frames for each token
+            frames = PADS * held.shape[1] // tokens.shape[1]
+            blank = torch.zeros_like(held[:, :1]).expand(-1, frames, -1)
+            parts = (blank, held) if side == "left" else (held, blank)
+            given[name] = torch.cat(parts, dim=1)
         by_token = held.shape[:2] == tokens.shape[:2] and not held.is_floating_point()
         if by_token and not name.startswith("decoder_"):
             blank = held[:, -1:].expand(-1, PADS, *held.shape[2:])
