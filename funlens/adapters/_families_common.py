@@ -38,6 +38,9 @@ SANDWICH: Final = evolve(
 )
 AFTER_NORM: Final = evolve(SANDWICH, ln1="", ln2="", mid=("in", "mlp"))
 PARALLEL: Final = evolve(PRE_NORM, ln2="", parallel=True)
+BANDED: Final = dict.fromkeys(
+    ("attn_scores", "pattern"), "each block of queries sees the keys beside it only"
+)
 
 
 def causal(*model_types: str, block: Block = PRE_NORM) -> Architecture:

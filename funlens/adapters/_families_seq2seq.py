@@ -5,7 +5,7 @@ from typing import Any, Final
 import torch
 from attrs import evolve
 
-from funlens.adapters._families_common import PRE_NORM, SANDWICH, causal, with_attention
+from funlens.adapters._families_common import BANDED, PRE_NORM, SANDWICH, causal, with_attention
 from funlens.adapters._families_encoders import BERT_BLOCK
 from funlens.adapters._language import (
     Architecture,
@@ -208,11 +208,8 @@ _SWITCH: Final = evolve(
     _T5, model_types=("switch_transformers",), no_func=_ROUTED, refusal=_casts
 )
 
-_BANDED: Final = dict.fromkeys(
-    ("attn_scores", "pattern"), "each block of queries sees the keys beside it only"
-)
 _LOCAL: Final = Attention(
-    path="layer.0.LocalSelfAttention", has_rotary=False, hidden=_BANDED
+    path="layer.0.LocalSelfAttention", has_rotary=False, hidden=BANDED
 )
 _TRANSIENT: Final = evolve(
     _LOCAL, path="layer.0.TransientGlobalSelfAttention", again=True
@@ -251,9 +248,9 @@ _LED: Final = evolve(
                         o="/self_attn.output",
                         added="/self_attn.output",
                         has_rotary=False,
-                        pos_first=True,
+                        layout="pbd",
                         changed_in_place=True,
-                        hidden=_BANDED,
+                        hidden=BANDED,
                     ),
                 ),
             ),
@@ -283,7 +280,7 @@ _FSMT: Final = evolve(
         _DECODER,
         embed_multiplier="sqrt(d_model) if scale_embedding",
         counts_tokens=True,
-        pos_first=True,
+        layout="pbd",
     ),
     unembed="decoder.output_projection",
     uncached="it leaves the causal mask out",
@@ -292,7 +289,7 @@ _FSMT: Final = evolve(
             _ENCODER,
             embed_multiplier="sqrt(d_model) if scale_embedding",
             counts_tokens=True,
-            pos_first=True,
+            layout="pbd",
         )
     },
 )

@@ -31,6 +31,8 @@ from funlens.adapters._spelling import (
 )
 
 Path: TypeAlias = str | tuple[str, ...]
+Layout: TypeAlias = Literal["bpd", "pbd", "bdp"]
+"""Axes of a tensor: `b` rows, `p` positions, `d` widths."""
 
 
 @attrs.frozen(kw_only=True)
@@ -79,9 +81,11 @@ class Attention:
         changes: What happens to queries, keys or values between projection and mixing,
             so that `z == pattern @ v` does not hold; empty where nothing does.
         changed_in_place: Whether the family changes its projections in place.
-        pos_first: Whether positions stand before rows in what the projections give.
+        layout: Order of rows, positions and widths in what the projections give, if it
+            is another than in what they are given.
         again: Whether the projections are used again, for what is no token of the
             stack; the first use counts.
+        times: How many times as many heads are mixed as attend.
         merged: Whether the encoder's keys and values stand behind its own ones.
         repeats_keys: Whether keys are repeated for each query head before rotation.
         hidden: Sites that cannot be met on this family, and why.
@@ -107,8 +111,9 @@ class Attention:
     lossy: str = ""
     changes: str = ""
     changed_in_place: bool = False
-    pos_first: bool = False
+    layout: Layout | None = None
     again: bool = False
+    times: int = 1
     merged: bool = False
     repeats_keys: bool = False
     hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
@@ -127,6 +132,7 @@ class Mlp:
         down: Last projection.
         added: Module whose output the block adds; the MLP itself if empty.
         changed_in_place: Whether the family later adds to that output in place.
+        hidden: Sites that cannot be met on this family, and why.
     """
 
     path: Path = ""
@@ -137,6 +143,7 @@ class Mlp:
     down: Path = DOWN
     added: Path = ""
     changed_in_place: bool = False
+    hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen(kw_only=True)
@@ -166,7 +173,7 @@ class Mixer:
 
     Attributes:
         path: The module.
-        o: Its output projection, below it.
+        o: Its output projection, below it; empty where it has none.
         needs: What tells this alternative from others, below it.
         parts: Inner sites, and where each is met: `"in"` or `"out"` of a path.
         added: Module whose output the block adds; the mixer itself if empty.
@@ -237,7 +244,8 @@ class Stack:
     """Blocks in a row.
 
     Attributes:
-        blocks: The list of blocks, below the model's body.
+        blocks: The list of blocks, below the model's body; a `*` within a path stands
+            for every child whose name fits.
         block: What a block looks like, or its kinds; the first counts whose needs are
             there.
         embed: Module whose output is the token embedding, as it enters the sum; the
@@ -248,7 +256,8 @@ class Stack:
         ln_final: Norm after the last block.
         counts_tokens: Whether the model itself counts positions over what is not the
             padding token, so that padded rows need no help.
-        pos_first: Whether positions stand before rows in what its blocks pass on.
+        unjoined: Why a block may begin with something else than the one before gave.
+        layout: Order of rows, positions and widths in what its blocks pass on.
         overhangs: Whether the model adds positions behind the tokens', which no site
             shows.
         config: Field of the config that describes this stack, where there are several.
@@ -262,7 +271,8 @@ class Stack:
     pos_embed: Path = ""
     counts_tokens: bool = False
     ln_final: Path = LN_FINAL
-    pos_first: bool = False
+    unjoined: str = ""
+    layout: Layout = "bpd"
     overhangs: bool = False
     config: str = ""
 
@@ -296,6 +306,11 @@ class Architecture:
         shifts: Whether HuggingFace's model makes the decoder's inputs from the
             encoder's where none are given.
         unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
+        unmasked: Why rows padded on either side are.
+        places: Whether the model places tokens by more than their order, so that no
+            positions are given to it.
+        unrolled: Gives modules that run several times, in the private copy, a copy for
+            each time, so that each layer has a module of its own.
         uncached: Why HuggingFace's model gives other logits with its cache on, which
             runs have off.
         first_position: Config field of the number after which positions are counted;
@@ -319,6 +334,9 @@ class Architecture:
     no_func: Mapping[str, str] = attrs.field(factory=dict[str, str])
     shifts: bool = False
     unpadded: str = ""
+    unmasked: str = ""
+    places: bool = False
+    unrolled: Callable[[nn.Module], None] | None = None
     uncached: str = ""
     first_position: str = ""
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])

@@ -92,6 +92,8 @@ def from_module(
     register_attention()
     register_experts()
     skeleton = bare_copy(inner)
+    if arch.unrolled:
+        arch.unrolled(skeleton)
     binder = _bound(arch, skeleton)
     taps = {tap.site: tap for tap in taps_of(binder)}
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
@@ -125,7 +127,9 @@ def _fitting(arch: Architecture, module: Any) -> Architecture:
 
 def _blocks(module: Any, body: str, stack: Stack) -> str:
     """Path of a stack's blocks; nothing where they are not there."""
-    return first(module, stack.blocks, body) or first(module, stack.blocks)
+    names = (stack.blocks,) if isinstance(stack.blocks, str) else stack.blocks
+    lists = tuple(name.partition(".*")[0] for name in names)
+    return first(module, lists, body) or first(module, lists)
 
 
 def _bound(arch: Architecture, skeleton: Any) -> Binder:

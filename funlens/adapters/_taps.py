@@ -11,6 +11,7 @@ from funlens.adapters._language import (
     Attention,
     Block,
     Experts,
+    Layout,
     Mixer,
     Mlp,
     Path,
@@ -77,7 +78,7 @@ class Tap:
         in_place: Whether the model later changes that tensor in place.
         by_name: Whether the module looks at the name of the attention function.
         all_keys: Whether positions count all keys, also those of a cache.
-        pos_first: Whether positions stand before rows in the tensor.
+        layout: Order of rows, positions and widths in the tensor.
         once: Whether only the module's first call in a forward counts.
         overhangs: Whether the tensor holds positions beyond the site's.
         read_only: Why it cannot be changed; empty where it can.
@@ -94,7 +95,7 @@ class Tap:
     in_place: bool = False
     by_name: bool = False
     all_keys: bool = False
-    pos_first: bool = False
+    layout: Layout = "bpd"
     once: bool = False
     overhangs: bool = False
     read_only: str = ""
@@ -134,7 +135,12 @@ class Binder:
     def has_encoder(self) -> bool:
         """Whether the model has an encoder beside its main stack."""
         encoder = self.arch.others.get("encoder")
-        return encoder is not None and bool(self.below_body(encoder.blocks))
+        return encoder is not None and self.has(encoder)
+
+    def has(self, stack: Stack) -> bool:
+        """Tell whether the model has a stack."""
+        names = (stack.blocks,) if isinstance(stack.blocks, str) else stack.blocks
+        return bool(self.below_body(tuple(name.partition(".*")[0] for name in names)))
 
     def config_of(self, stack: Stack) -> Any:
         """Give HuggingFace's config of one stack."""
@@ -155,15 +161,32 @@ def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
     Raises:
         UnsupportedConfigError: There is no list of blocks where the table says.
     """
-    path = binder.below_body(stack.blocks)
-    found = find(binder.module, path) if path else None
-    if not isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
-        raise UnsupportedConfigError(
-            binder.arch.model_types[0],
-            f"it has no list of blocks at {stack.blocks!r}; transformers may have "
-            "renamed it",
-        )
-    return tuple(f"{path}.{name}" for name, _ in found.named_children())
+    names = (stack.blocks,) if isinstance(stack.blocks, str) else stack.blocks
+    for name in names:
+        for base in (binder.body, ""):
+            blocks = tuple(_children(binder.module, joined(base, name)))
+            if blocks:
+                return blocks
+    raise UnsupportedConfigError(
+        binder.arch.model_types[0],
+        f"it has no list of blocks at {stack.blocks!r}; transformers may have "
+        "renamed it",
+    )
+
+
+def _children(module: nn.Module, path: str) -> Iterator[str]:
+    """List what the lists at a path hold, `*` standing for every child that fits."""
+    before, _, after = path.partition("*")
+    if not after:
+        found = find(module, path)
+        if isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
+            yield from (f"{path}.{name}" for name, _ in found.named_children())
+        return
+    base, _, start = before.rpartition(".")
+    held = find(module, base)
+    for name, _ in held.named_children() if held is not None else ():
+        if name.startswith(start):
+            yield from _children(module, f"{base}.{name}{after}")
 
 
 def taps_of(binder: Binder) -> tuple[Tap, ...]:
@@ -174,7 +197,7 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
     """
     taps: list[Tap] = []
     for name, stack in binder.arch.others.items():
-        if binder.below_body(stack.blocks):
+        if binder.has(stack):
             taps += _stack_taps(binder, stack, name)
     taps += _stack_taps(binder, binder.arch.main, "")
     return tuple(taps)
@@ -271,7 +294,7 @@ class _Layer:
             **more.pop("sizes", {}),
         }
         at = joined(self.path, path)
-        more.setdefault("pos_first", self.words.pos_first and side not in _SQUARE)
+        more.setdefault("layout", "bpd" if side in _SQUARE else self.words.layout)
         more.setdefault("overhangs", self.words.overhangs)
         return Tap(site=site, path=at, side=side, sizes=sizes, **more)
 
@@ -315,7 +338,7 @@ class _Layer:
     def norm(self, word: str, path: Path) -> Iterator[Tap]:
         """A norm's scale and output."""
         at = self.at(path)
-        if at:
+        if at and not isinstance(self.module(at), nn.Identity):
             yield self.tap(f"{word}_scale", at, "scale")
             yield self.tap(f"{word}_normalized", at, "out")
 
@@ -332,12 +355,13 @@ class _Layer:
         for words in self.block.mixer:
             path = self.at(words.path)
             out = self.at(words.o, path) if path else ""
-            if not out or (words.needs and not self.at(words.needs, path)):
+            if not path or (words.o and not out) or (words.needs and not self.at(words.needs, path)):
                 continue
             yield self.tap("ssm_in", path, "in")
             yield from self.inner(words, path)
-            width = features(self.module(out))[0]
-            yield self.tap("ssm_post", out, "in", sizes={"d_inner": width})
+            if out:
+                width = features(self.module(out))[0]
+                yield self.tap("ssm_post", out, "in", sizes={"d_inner": width})
             added = self.at(self.block.ln1_post) or self.at(words.added, path)
             yield self.added("ssm_out", added or path, multiplier=words.multiplier)
             return
@@ -383,7 +407,8 @@ class _Layer:
                     yield from self.mixture(words, path)
                     return
             elif self.at(words.down, path):
-                yield from self.dense(words, path)
+                taps = self.dense(words, path)
+                yield from (t for t in taps if t.site.part not in words.hidden)
                 return
 
     def mixture(self, words: Experts, path: str) -> Iterator[Tap]:
@@ -522,8 +547,8 @@ class _Heads:
                 width //= 2
                 view = HeadPart(count, 0, width // count)
             sizes = self._axes(part, count, width // count)
-            more: dict[str, bool] = {"once": words.again or words.merged}
-            more |= {"pos_first": True} if words.pos_first else {}
+            more: dict[str, Any] = {"once": words.again or words.merged}
+            more |= {"layout": words.layout} if words.layout else {}
             in_place = words.changed_in_place
             yield self._tap(
                 part, at, "out", view=view, sizes=sizes, in_place=in_place, **more
@@ -558,7 +583,7 @@ class _Heads:
     def _outputs(self) -> Iterator[Tap]:
         words, layer = self.words, self.layer
         out = self._at(words.o)
-        count = self._n_heads
+        count = self._n_heads * words.times
         mixed = self._at(words.z) or out
         sizes = self._axes("q", count, features(layer.module(mixed))[0] // count)
         note = words.changes

@@ -109,6 +109,11 @@ def prepare(
             "padding on the right, or none",
             "Use `to_tokens(..., padding_side='right')`",
         )
+    unmasked = spec.engine.arch.unmasked
+    if unmasked and frame.starts is not None:
+        raise InputError(
+            f"rows are padded, and {unmasked}", "no padding", "Run rows one by one"
+        )
     if mask is not None and frame.starts is not None:
         given["attention_mask"] = mask.to(torch.long)
         _place_positions(spec, given, mask)
@@ -220,6 +225,8 @@ def _ints(tensor: Tensor) -> tuple[int, ...]:
 
 def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> None:
     """Count positions from each row's first real token."""
+    if spec.engine.arch.places:
+        return
     if "position_ids" not in given and accepts(spec.module, "position_ids"):
         counted = mask.long().cumsum(-1) - 1
         first = spec.engine.first_position

@@ -309,8 +309,14 @@ class Trace:
 
 
 def _rows_first(tap: Tap, tensor: Tensor) -> Tensor:
-    """Swap rows and positions, there and back, where positions stand first."""
-    return tensor.transpose(0, 1) if tap.pos_first else tensor
+    """Swap axes, there and back, where they do not stand as on the site."""
+    match tap.layout:
+        case "bpd":
+            return tensor
+        case "pbd":
+            return tensor.transpose(0, 1)
+        case "bdp":
+            return tensor.transpose(1, 2)
 
 
 def _with_front(whole: Tensor, front: Tensor) -> Tensor:

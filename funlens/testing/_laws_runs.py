@@ -52,8 +52,9 @@ def batch(subject: Subject) -> LawResult:
 def padding(subject: Subject) -> LawResult:
     law = "padding on either side changes no real position"
     spec = subject.spec
-    if spec.engine.arch.mixes_rows:
-        return worst(law, {}, 0.0, why_not=spec.engine.arch.mixes_rows)
+    why_not = spec.engine.arch.mixes_rows or spec.engine.arch.unmasked
+    if why_not:
+        return worst(law, {}, 0.0, why_not=why_not)
     tokens = subject.inputs["input_ids"]
     if spec.n_ctx is not None and tokens.shape[1] + PADS > spec.n_ctx:
         return worst(law, {}, 0.0, why_not="the input leaves no room for padding")

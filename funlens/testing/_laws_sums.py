@@ -9,14 +9,18 @@ from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
 
 
 def blocks_join(subject: Subject) -> LawResult:
+    machinery: Machinery = subject.spec.engine
     found: dict[str, float] = {}
+    why_not = "one layer"
     for stack, layer in subject.stacks():
-        if subject.has("resid_pre", layer + 1, stack):
+        unjoined = machinery.stack(stack).unjoined
+        why_not = unjoined or why_not
+        if subject.has("resid_pre", layer + 1, stack) and not unjoined:
             here = subject.at("resid_post", layer, stack)
             found[f"{stack}{layer}"] = exactly(
                 here, subject.at("resid_pre", layer + 1, stack)
             )
-    return worst("resid_post(l) == resid_pre(l + 1)", found, 0.0, why_not="one layer")
+    return worst("resid_post(l) == resid_pre(l + 1)", found, 0.0, why_not=why_not)
 
 
 _WRITERS: Final = ("attn_out", "ssm_out", "cross_out", "mlp_out", "dense_out")

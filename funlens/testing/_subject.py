@@ -115,9 +115,8 @@ def padded(subject: Subject, side: Literal["left", "right"]) -> dict[str, Any]:
         by_token = held.shape[:2] == tokens.shape[:2] and not held.is_floating_point()
         if by_token and not name.startswith("decoder_"):
             blank = held[:, -1:].expand(-1, PADS, *held.shape[2:])
-            if name in {"input_ids", "attention_mask"}:
-                known = 0 if name == "attention_mask" else _pad_token(subject)
-                blank = blank if known is None else torch.full_like(blank, known)
+            known = _pad_token(subject) if name == "input_ids" else 0
+            blank = blank if known is None else torch.full_like(blank, known)
             parts = (blank, held) if side == "left" else (held, blank)
             given[name] = torch.cat(parts, dim=1)
     return given
