@@ -1,6 +1,7 @@
 """The tables of encoders that stand alone, as BERT does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, Final
 
 from attrs import evolve
@@ -72,6 +73,11 @@ _DEBERTA: Final = with_attention(
 _UNSEEN: Final = dict.fromkeys(
     ("attn_scores", "pattern"), "what it gives is near a pattern that it never makes"
 )
+_OWN_FUNCTION: Final = dict.fromkeys(
+    ("Vmap", "Grad", "Jvp"),
+    "its attention is an autograd function that torch.func cannot pass",
+)
+_NO_KERNEL: Final = "without its CUDA kernel it mixes nothing"
 _NARROW: Final = "within a bottleneck of another width"
 
 
@@ -98,10 +104,31 @@ class _Turns(nn.ModuleList):
         return getattr(self, f"turn{turn}")
 
 
-def encoder_of(*model_types: str, block: Block, **words: Any) -> Architecture:
+def _called(module: Any) -> None:
+    """Let SqueezeBERT call its layers, rather than their `forward` past all hooks."""
+    encoder = module.base_model.encoder
+    encoder.layers = _Called(encoder.layers)
+
+
+class _Called(nn.ModuleList):
+    """Layers whose `forward`, as the encoder asks for it, calls them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the layers."""
+        return (SimpleNamespace(forward=layer) for layer in self._modules.values())
+
+
+def encoder_of(
+    *model_types: str,
+    block: Block,
+    refit: Callable[[nn.Module], None] | None = None,
+    **words: Any,
+) -> Architecture:
     """A table of one stack whose positions see both ways."""
     stack = Stack(block=block, **words)
-    return Architecture(model_types=model_types, main=stack, is_causal=False)
+    return Architecture(
+        model_types=model_types, main=stack, is_causal=False, refit=refit
+    )
 
 
 ENCODERS: Final[tuple[Architecture, ...]] = (
@@ -144,7 +171,9 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
     encoder_of(
         "esmc", block=evolve(PRE_NORM, multiplier="6 / sqrt(num_hidden_layers)")
     ),
-    encoder_of("gte", "jina_embeddings_v3", "nomic_bert", block=_POST_NORM, ln_final=""),
+    encoder_of(
+        "gte", "jina_embeddings_v3", "nomic_bert", block=_POST_NORM, ln_final=""
+    ),
     encoder_of(
         "distilbert",
         block=with_attention(_POST_NORM, has_rotary=False),
@@ -175,7 +204,7 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
             ),
         ),
         is_causal=False,
-        unrolled=_turns,
+        refit=_turns,
     ),
     Architecture(
         model_types=("esm",),
@@ -197,19 +226,34 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
         first_position="pad_token_id",
     ),
     encoder_of("deberta", block=_DEBERTA, ln_final=""),
+    *(
+        evolve(
+            encoder_of(
+                "deberta-v2",
+                block=with_attention(BERT_BLOCK, again=True),
+                ln_final="",
+            ),
+            when={"conv_kernel_size": size},
+        )
+        for size in (None, 0)
+    ),
     encoder_of(
         "deberta-v2",
-        block=BERT_BLOCK,
+        # a convolution behind the first layer also reads what entered it
+        block=evolve(with_attention(BERT_BLOCK, again=True), can_skip=False),
         ln_final="",
         unjoined="a convolution stands behind the first layer",
     ),
-    encoder_of(
-        "convbert",
-        block=with_attention(
-            BERT_BLOCK, times=2, changes="half of the heads are convolutions"
+    Architecture(
+        model_types=("convbert",),
+        main=evolve(
+            _BERT_STACK,
+            block=with_attention(
+                BERT_BLOCK, times=2, changes="half of the heads are convolutions"
+            ),
         ),
-        pos_embed="embeddings.position_embeddings",
-        ln_final="",
+        is_causal=False,
+        sees_padding="its convolutions take padding in",
     ),
     Architecture(
         model_types=("ibert",),
@@ -217,11 +261,11 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
         is_causal=False,
         first_position="pad_token_id",
     ),
+    Architecture(model_types=("layoutlm",), main=_BERT_STACK, is_causal=False),
     Architecture(
-        model_types=("layoutlm",), main=_BERT_STACK, is_causal=False
-    ),
-    Architecture(
-        model_types=("tapas",), main=_BERT_STACK, is_causal=False, places=True
+        model_types=("tapas",),
+        main=evolve(_BERT_STACK, counts_tokens=True),
+        is_causal=False,
     ),
     Architecture(
         model_types=("longformer",),
@@ -234,11 +278,21 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
         ),
         is_causal=False,
         first_position="pad_token_id",
+        no_func={"Vmap": "it cuts bands out of its scores one by one"},
     ),
     Architecture(
         model_types=("luke",),
         main=evolve(
-            _BERT_STACK, block=evolve(BERT_BLOCK, can_skip=False), overhangs=True
+            _BERT_STACK,
+            block=evolve(
+                with_attention(
+                    BERT_BLOCK,
+                    lossy="entities share each row",
+                    changes="entities' values are mixed in",
+                ),
+                can_skip=False,
+            ),
+            overhangs=True,
         ),
         is_causal=False,
         first_position="pad_token_id",
@@ -254,7 +308,7 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
             ),
         ),
         is_causal=False,
-        first_position="pad_token_id",
+        first_position=2,
     ),
     Architecture(
         model_types=("mobilebert",),
@@ -282,6 +336,7 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
             ),
         ),
         is_causal=False,
+        sees_padding="each token is embedded with its neighbors",
     ),
     Architecture(
         model_types=("neomme",),
@@ -293,6 +348,7 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
                     changes="a gate multiplies the mixed heads",
                 ),
                 multiplier="residual_multiplier",
+                can_skip=False,
             ),
             embed="embed_tokens",
             ln_final="final_norm",
@@ -325,6 +381,7 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
         pos_embed="embeddings.position_embeddings",
         ln_final="",
         layout="bdp",
+        refit=_called,
     ),
     Architecture(
         model_types=("fnet",),
@@ -350,6 +407,8 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
             ),
         ),
         is_causal=False,
+        first_position=2,
+        sees_padding="its landmarks and its convolution take padding in",
     ),
     Architecture(
         model_types=("yoso",),
@@ -360,10 +419,9 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
             ),
         ),
         is_causal=False,
-        no_func=dict.fromkeys(
-            ("Vmap", "Grad", "Jvp"),
-            "its attention is an autograd function that torch.func cannot pass",
-        ),
+        first_position=2,
+        sees_padding="its mask leaves nothing out",
+        no_func=_OWN_FUNCTION,
     ),
     Architecture(
         model_types=("mra",),
@@ -373,12 +431,14 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
                 BERT_BLOCK,
                 hidden={
                     **_UNSEEN,
-                    **dict.fromkeys("qkv", "without its CUDA kernel it mixes nothing"),
+                    **dict.fromkeys(("attn_in", "q", "k", "v"), _NO_KERNEL),
                 },
                 changes="blocks of keys are left out",
             ),
         ),
         is_causal=False,
+        first_position=2,
+        no_func=_OWN_FUNCTION,
     ),
 )
 """Tables of encoders that stand alone."""

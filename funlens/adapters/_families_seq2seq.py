@@ -5,7 +5,13 @@ from typing import Any, Final
 import torch
 from attrs import evolve
 
-from funlens.adapters._families_common import BANDED, PRE_NORM, SANDWICH, causal, with_attention
+from funlens.adapters._families_common import (
+    BANDED,
+    PRE_NORM,
+    SANDWICH,
+    causal,
+    with_attention,
+)
 from funlens.adapters._families_encoders import BERT_BLOCK
 from funlens.adapters._language import (
     Architecture,
@@ -111,7 +117,6 @@ def _draws(module: Any) -> str:
     if policy == "all":
         return _casts(module)
     return f"its routers draw random numbers: `second_expert_policy` is {policy!r}"
-
 
 
 _BARTS: Final = (

@@ -254,8 +254,8 @@ class Stack:
         embed_changes: Whether the model changes the embedding in place afterwards.
         pos_embed: Learned positions.
         ln_final: Norm after the last block.
-        counts_tokens: Whether the model itself counts positions over what is not the
-            padding token, so that padded rows need no help.
+        counts_tokens: Whether the model itself finds each token's position, from what
+            is not padding, so that padded rows need no help.
         unjoined: Why a block may begin with something else than the one before gave.
         layout: Order of rows, positions and widths in what its blocks pass on.
         overhangs: Whether the model adds positions behind the tokens', which no site
@@ -288,7 +288,8 @@ class Architecture:
 
     Attributes:
         model_types: HuggingFace's names of it.
-        when: Values of config fields under which this table is the right one.
+        when: Values of config fields under which this table is the right one; None
+            for one that is not set.
         main: The main stack: of two, the decoder.
         others: The stacks beside it: an encoder, a vision or audio tower.
         body: Path of the model's body, where HuggingFace's `base_model` is not it.
@@ -307,14 +308,14 @@ class Architecture:
             encoder's where none are given.
         unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
         unmasked: Why rows padded on either side are.
-        places: Whether the model places tokens by more than their order, so that no
-            positions are given to it.
-        unrolled: Gives modules that run several times, in the private copy, a copy for
-            each time, so that each layer has a module of its own.
+        sees_padding: Why real positions are a little different beside padding, as
+            HuggingFace's own are.
+        refit: What is done to the private copy before anything else, so that each
+            layer is a module of its own, and is called.
         uncached: Why HuggingFace's model gives other logits with its cache on, which
             runs have off.
-        first_position: Config field of the number after which positions are counted;
-            from 0 without one.
+        first_position: The number from which positions are counted, or the config
+            field of the number after which they are.
         sizes: Config fields that are not called as usual.
         plain: Classes of modules with an autograd function of their own, which
             `torch.func` cannot pass, and the function of the same modelling file that
@@ -335,9 +336,9 @@ class Architecture:
     shifts: bool = False
     unpadded: str = ""
     unmasked: str = ""
-    places: bool = False
-    unrolled: Callable[[nn.Module], None] | None = None
+    sees_padding: str = ""
+    refit: Callable[[nn.Module], None] | None = None
     uncached: str = ""
-    first_position: str = ""
+    first_position: str | int = 0
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
     plain: Mapping[str, str] = attrs.field(factory=dict[str, str])

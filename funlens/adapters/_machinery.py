@@ -73,8 +73,8 @@ class Machinery:
     @property
     def first_position(self) -> int:
         """The number that counted positions start from."""
-        field = self.arch.first_position
-        return int(getattr(self.config, field)) + 1 if field else 0
+        told = self.arch.first_position
+        return told if isinstance(told, int) else int(getattr(self.config, told)) + 1
 
     @property
     def can_skip(self) -> bool:

@@ -44,10 +44,8 @@ def _table_for(config: Any) -> Architecture:
     model_type = str(getattr(config, "model_type", ""))
     found = [table for table in _tables() if model_type in table.model_types]
     for table in found:
-        missing = object()
         if all(
-            getattr(config, field, missing) == value
-            for field, value in table.when.items()
+            getattr(config, name, None) == told for name, told in table.when.items()
         ):
             return table
     if found:
@@ -92,8 +90,8 @@ def from_module(
     register_attention()
     register_experts()
     skeleton = bare_copy(inner)
-    if arch.unrolled:
-        arch.unrolled(skeleton)
+    if arch.refit:
+        arch.refit(skeleton)
     binder = _bound(arch, skeleton)
     taps = {tap.site: tap for tap in taps_of(binder)}
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")

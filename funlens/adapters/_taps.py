@@ -355,7 +355,11 @@ class _Layer:
         for words in self.block.mixer:
             path = self.at(words.path)
             out = self.at(words.o, path) if path else ""
-            if not path or (words.o and not out) or (words.needs and not self.at(words.needs, path)):
+            if (
+                not path
+                or (words.o and not out)
+                or (words.needs and not self.at(words.needs, path))
+            ):
                 continue
             yield self.tap("ssm_in", path, "in")
             yield from self.inner(words, path)

@@ -311,8 +311,9 @@ def head_results(projection: nn.Module, z: Tensor) -> Tensor:
 def input_by_output(projection: nn.Module) -> Tensor:
     """Give a projection's weight as `[input, output]`, whichever way it is stored.
 
-    HuggingFace's Conv1D stores it so; `nn.Linear` stores the transpose. LoRA layers
-    give the weight they act with.
+    HuggingFace's Conv1D stores it so; `nn.Linear` stores the transpose, and a
+    convolution of width 1 the transpose with one axis more. LoRA layers give the weight
+    they act with.
 
     Raises:
         UnsupportedConfigError: The weight is quantized.
@@ -329,4 +330,6 @@ def input_by_output(projection: nn.Module) -> Tensor:
         lora: Any = projection
         for name in lora.active_adapters:
             weight = weight + lora.get_delta_weight(name)
+    if isinstance(base, nn.Conv1d):
+        return weight.squeeze(-1).mT
     return weight if type(base).__name__ == "Conv1D" else weight.mT

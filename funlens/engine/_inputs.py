@@ -225,7 +225,7 @@ def _ints(tensor: Tensor) -> tuple[int, ...]:
 
 def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> None:
     """Count positions from each row's first real token."""
-    if spec.engine.arch.places:
+    if spec.engine.stack("").counts_tokens:
         return
     if "position_ids" not in given and accepts(spec.module, "position_ids"):
         counted = mask.long().cumsum(-1) - 1

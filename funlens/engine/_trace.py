@@ -251,7 +251,9 @@ class Trace:
         if tap.overhangs:
             whole = self._whole(tap, tensor, seen)
             values = (whole, _with_front(whole, values[1]))
-        return _rows_first(tap, self._rewritten(tap, _rows_first(tap, tensor), values, seen))
+        return _rows_first(
+            tap, self._rewritten(tap, _rows_first(tap, tensor), values, seen)
+        )
 
     def _rewritten(
         self, tap: Tap, tensor: Tensor, values: tuple[Tensor, Tensor], seen: Seen
