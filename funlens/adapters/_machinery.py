@@ -87,6 +87,13 @@ class Machinery:
         return self.arch.shifts or self.head == "sequences"
 
     @property
+    def unpadded(self) -> str:
+        """Why padding on the left is wrong in HuggingFace's own model."""
+        reads_first = self.head == "sequences" and not self.binder.is_causal
+        told = "its classifier reads the first column" if reads_first else ""
+        return self.arch.unpadded or told
+
+    @property
     def dtype(self) -> torch.dtype:
         """Dtype of the floating-point parameters."""
         return next(

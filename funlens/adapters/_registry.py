@@ -247,7 +247,7 @@ def _spec(
         d_mlp=_size(infos, "mlp_post", "d_mlp"),
         d_vocab=binder.sizes.d_vocab,
         n_ctx=binder.sizes.n_ctx,
-        is_causal=_is_causal(binder),
+        is_causal=binder.is_causal,
         is_encoder_decoder=binder.has_encoder,
         is_parallel="attn_out" in parts and "resid_mid" not in parts,
         is_gated="mlp_gate" in parts,
@@ -263,11 +263,6 @@ def skeleton_config(machinery: Machinery) -> Any:
     """Give the config of the whole model."""
     module: Any = machinery.module
     return module.config
-
-
-def _is_causal(binder: Binder) -> bool:
-    told = binder.arch.is_causal
-    return bool(getattr(binder.config, told)) if isinstance(told, str) else told
 
 
 def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:

@@ -142,6 +142,12 @@ class Binder:
         names = (stack.blocks,) if isinstance(stack.blocks, str) else stack.blocks
         return bool(self.below_body(tuple(name.partition(".*")[0] for name in names)))
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether positions of the main stack see only earlier ones."""
+        told = self.arch.is_causal
+        return bool(getattr(self.config, told)) if isinstance(told, str) else told
+
     def config_of(self, stack: Stack) -> Any:
         """Give HuggingFace's config of one stack."""
         return subconfig(self.module, stack.config) or self.config

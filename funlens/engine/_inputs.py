@@ -102,7 +102,7 @@ def prepare(
         mask = _inferred_mask(spec, source)
     given.pop("attention_mask", None)
     frame = _frame(source, mask)
-    unpadded = spec.engine.arch.unpadded
+    unpadded = spec.engine.unpadded
     if unpadded and frame.starts is not None and any(frame.starts):
         raise InputError(
             f"rows are padded on the left, and {unpadded}",

@@ -79,7 +79,7 @@ def _is_left_wrong(subject: Subject) -> bool:
     """
     machinery: Machinery = subject.spec.engine
     made = subject.spec.is_encoder_decoder and "decoder_input_ids" not in subject.inputs
-    return bool(machinery.arch.unpadded) or made
+    return bool(machinery.unpadded) or made
 
 
 @torch.no_grad()
