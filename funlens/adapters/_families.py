@@ -4,6 +4,8 @@ from typing import Final
 
 from attrs import evolve
 
+from funlens.adapters._families_barts import BARTS
+from funlens.adapters._families_berts import BERTS
 from funlens.adapters._families_common import (
     AFTER_NORM,
     PARALLEL,
@@ -347,6 +349,18 @@ _FALCON: Final = (
     ),
 )
 
+_FALCON_ALIBI: Final = tuple(
+    evolve(
+        table,
+        when={**table.when, "alibi": True},
+        no_func={
+            "Jvp": "forward mode needs eager attention, which with ALiBi gives other "
+            "scores here than SDPA"
+        },
+    )
+    for table in _FALCON
+)
+
 _MPT: Final = Architecture(
     model_types=("mpt",),
     main=Stack(
@@ -369,9 +383,12 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *_NEOX,
     *_OPT,
     _BLOOM,
+    *_FALCON_ALIBI,
     *_FALCON,
     _MPT,
+    *BERTS,
     *ENCODERS,
+    *BARTS,
     *SEQ2SEQ,
     *RECURRENT,
     *RARE,

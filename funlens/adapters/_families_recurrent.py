@@ -1,6 +1,7 @@
 """The tables of families that mix positions by recurrences or convolutions."""
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 from attrs import evolve
 
@@ -18,10 +19,11 @@ from funlens.adapters._language import (
     Experts,
     Mixer,
     Mlp,
+    Path,
     Stack,
 )
 
-_PARTS: Final = {
+_PARTS: Final[Mapping[str, tuple[Literal["in", "out"], Path]]] = {
     "ssm_proj": (
         "out",
         ("in_proj", "in_proj_qkvz", "in_proj_qkv", "qkv_proj", "linear_x"),

@@ -1,18 +1,19 @@
-"""The tables of encoders and decoders, and of their decoders alone."""
+"""The tables of T5, of pairs of two models, and of decoders that hear."""
 
-from typing import Any, Final
+from typing import Final
 
-import torch
 from attrs import evolve
 
+from funlens.adapters._families_berts import BERT_BLOCK
 from funlens.adapters._families_common import (
     BANDED,
     PRE_NORM,
+    ROUTED,
     SANDWICH,
+    casts,
     causal,
     with_attention,
 )
-from funlens.adapters._families_encoders import BERT_BLOCK
 from funlens.adapters._language import (
     Architecture,
     Attention,
@@ -20,157 +21,6 @@ from funlens.adapters._language import (
     Experts,
     Mlp,
     Stack,
-)
-
-_CROSS: Final = Attention(path=("encoder_attn", "cross_attention"), has_rotary=False)
-_BART_BLOCK: Final = Block(
-    attention=(Attention(path="self_attn", has_rotary=False),),
-    cross=(_CROSS,),
-    mid=("out", "self_attn_layer_norm"),
-    cross_mid="encoder_attn_layer_norm",
-    mlp=(Mlp(),),
-    stream_norm=True,
-)
-_BART_PRE_NORM: Final = evolve(
-    _BART_BLOCK,
-    ln1="self_attn_layer_norm",
-    mid=None,
-    cross_mid="",
-    ln2=("final_layer_norm", "ff_layer_norm", "ffn_layer_norm"),
-    stream_norm=False,
-)
-_DECODER: Final = Stack(
-    blocks=("decoder.layers", "text_decoder.layers", "layers"),
-    block=_BART_BLOCK,
-    embed=("decoder.embed_tokens", "text_decoder.embed_tokens", "embed_tokens"),
-    pos_embed=(
-        "decoder.embed_positions",
-        "text_decoder.embed_positions",
-        "embed_positions",
-    ),
-    ln_final="",
-)
-_ENCODER: Final = Stack(
-    blocks=("encoder.layers", "text_encoder.layers"),
-    block=_BART_BLOCK,
-    embed=("encoder.embed_tokens", "text_encoder.embed_tokens"),
-    pos_embed=("encoder.embed_positions", "text_encoder.embed_positions"),
-    ln_final="",
-)
-_PRE_NORM_DECODER: Final = evolve(
-    _DECODER,
-    block=_BART_PRE_NORM,
-    ln_final=("decoder.layer_norm", "text_decoder.layer_norm", "layer_norm"),
-)
-_PRE_NORM_ENCODER: Final = evolve(
-    _ENCODER,
-    block=_BART_PRE_NORM,
-    ln_final=("encoder.layer_norm", "text_encoder.layer_norm"),
-)
-_BART: Final = Architecture(
-    model_types=("bart", "mvp", "plbart"),
-    main=_DECODER,
-    others={"encoder": _ENCODER},
-    shifts=True,
-)
-_MBART: Final = Architecture(
-    model_types=("mbart",),
-    main=_PRE_NORM_DECODER,
-    others={"encoder": _PRE_NORM_ENCODER},
-    shifts=True,
-)
-_M2M: Final = evolve(
-    _MBART,
-    model_types=("m2m_100",),
-    main=evolve(_PRE_NORM_DECODER, counts_tokens=True),
-    others={"encoder": evolve(_PRE_NORM_ENCODER, counts_tokens=True)},
-    shifts=False,
-)
-_WITH_FFN: Final = evolve(_BART_PRE_NORM, mlp=(Experts(path="ffn"), Mlp(path="ffn")))
-# Its experts read the mask that eager attention adds.
-_NLLB: Final = evolve(
-    with_attention(_WITH_FFN, asks_by_name=True),
-    cross=(evolve(_CROSS, asks_by_name=True),),
-)
-_BIG_BIRD: Final = Attention(path="self_attn.self", asks_by_name=True, has_rotary=False)
-
-_ROUTED: Final = dict.fromkeys(
-    ("Vmap", "Grad", "Jvp"), "each run of its routers sets the weights' own dtype anew"
-)
-
-
-def _casts(module: Any) -> str:
-    """Tell whether a run would change the dtype of the routers' own weights."""
-    wanted = getattr(torch, module.config.router_dtype)
-    routers = [part for part in module.modules() if hasattr(part, "expert_capacity")]
-    if all(router.classifier.weight.dtype == wanted for router in routers):
-        return ""
-    return (
-        f"its first run casts the routers' weights to {wanted}, and they are yours. "
-        "Run it once before you hand it over"
-    )
-
-
-def _draws(module: Any) -> str:
-    """Tell whether routers cast weights, or draw from the global generator."""
-    policy = module.config.second_expert_policy
-    if policy == "all":
-        return _casts(module)
-    return f"its routers draw random numbers: `second_expert_policy` is {policy!r}"
-
-
-_BARTS: Final = (
-    _BART,
-    evolve(_BART, model_types=("blenderbot-small", "marian"), shifts=False),
-    Architecture(model_types=("trocr",), main=_DECODER),
-    _MBART,
-    evolve(_MBART, model_types=("blenderbot", "pegasus"), shifts=False),
-    Architecture(model_types=("whisper", "biogpt", "xglm"), main=_PRE_NORM_DECODER),
-    _M2M,
-    evolve(
-        _M2M,
-        model_types=("seamless_m4t", "seamless_m4t_v2"),
-        main=evolve(_M2M.main, block=_WITH_FFN),
-        others={"encoder": evolve(_M2M.others["encoder"], block=_WITH_FFN)},
-    ),
-    evolve(
-        _M2M,
-        model_types=("nllb-moe",),
-        main=evolve(_M2M.main, block=_NLLB),
-        others={"encoder": evolve(_M2M.others["encoder"], block=_NLLB)},
-        mixes_rows="its experts take so many tokens of all rows",
-        no_func=_ROUTED,
-        refusal=_draws,
-    ),
-    Architecture(
-        model_types=("bigbird_pegasus",),
-        main=evolve(
-            _DECODER,
-            block=evolve(
-                _BART_PRE_NORM,
-                attention=(evolve(_BIG_BIRD, path="self_attn"),),
-                cross=(evolve(_CROSS, asks_by_name=True),),
-            ),
-            ln_final="decoder.layernorm_embedding",
-        ),
-        others={
-            "encoder": evolve(
-                _ENCODER,
-                block=evolve(
-                    _BART_PRE_NORM,
-                    attention=(
-                        evolve(
-                            _BIG_BIRD,
-                            o="/self_attn.output",
-                            added="/self_attn.output",
-                        ),
-                    ),
-                ),
-                ln_final="encoder.layernorm_embedding",
-            )
-        },
-        shifts=True,
-    ),
 )
 
 
@@ -210,7 +60,7 @@ _T5: Final = Architecture(
 )
 
 _SWITCH: Final = evolve(
-    _T5, model_types=("switch_transformers",), no_func=_ROUTED, refusal=_casts
+    _T5, model_types=("switch_transformers",), no_func=ROUTED, refusal=casts
 )
 
 _LOCAL: Final = Attention(
@@ -239,66 +89,7 @@ _LONG_T5_GLOBAL: Final = evolve(
     },
     unpadded="its global tokens stand for blocks of columns",
 )
-_LED: Final = evolve(
-    _BART,
-    model_types=("led",),
-    others={
-        "encoder": evolve(
-            _ENCODER,
-            block=evolve(
-                _BART_BLOCK,
-                attention=(
-                    Attention(
-                        path="self_attn.longformer_self_attn",
-                        o="/self_attn.output",
-                        added="/self_attn.output",
-                        has_rotary=False,
-                        layout="pbd",
-                        changed_in_place=True,
-                        hidden=BANDED,
-                    ),
-                ),
-            ),
-            overhangs=True,
-        )
-    },
-)
-_PEGASUS_X: Final = evolve(
-    _MBART,
-    model_types=("pegasus_x",),
-    others={
-        "encoder": evolve(
-            _PRE_NORM_ENCODER,
-            block=Block(
-                unsummed="global tokens go through the same modules beside the text"
-            ),
-            overhangs=True,
-        )
-    },
-    shifts=False,
-    unpadded="its encoder attends within blocks of columns",
-)
-_FSMT: Final = evolve(
-    _BART,
-    model_types=("fsmt",),
-    main=evolve(
-        _DECODER,
-        embed_multiplier="sqrt(d_model) if scale_embedding",
-        counts_tokens=True,
-        layout="pbd",
-    ),
-    unembed="decoder.output_projection",
-    uncached="it leaves the causal mask out",
-    others={
-        "encoder": evolve(
-            _ENCODER,
-            embed_multiplier="sqrt(d_model) if scale_embedding",
-            counts_tokens=True,
-            layout="pbd",
-        )
-    },
-)
-
+_ONE_FURTHER: Final = "its classifier reads one position further, if there is one"
 _T5_GEMMA: Final = evolve(
     SANDWICH,
     ln1="pre_self_attn_layernorm",
@@ -331,6 +122,7 @@ _T5_GEMMAS: Final = (
             )
         },
         shifts=True,
+        row_padding=_ONE_FURTHER,
     ),
 )
 
@@ -352,6 +144,7 @@ _T5_GEMMA2: Final = Architecture(
             config="encoder.text_config",
         )
     },
+    row_padding=_ONE_FURTHER,
 )
 
 # Decoders that hear; without sound they run on text alone.
@@ -401,17 +194,13 @@ _PAIR: Final = Architecture(
 )
 
 SEQ2SEQ: Final[tuple[Architecture, ...]] = (
-    *_BARTS,
     _T5,
     _SWITCH,
     _LONG_T5_GLOBAL,
     _LONG_T5,
-    _LED,
-    _PEGASUS_X,
-    _FSMT,
     *_T5_GEMMAS,
     _T5_GEMMA2,
     _PAIR,
     *_HEARING,
 )
-"""Tables of encoders and decoders."""
+"""Tables of T5 and its like, and of others that go from one text to another."""

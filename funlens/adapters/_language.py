@@ -312,6 +312,10 @@ class Architecture:
             HuggingFace's own are.
         refit: What is done to the private copy before anything else, so that each
             layer is a module of its own, and is called.
+        row_padding: Why a classifier of rows reads another position where a row is
+            padded, as HuggingFace's own does.
+        unread: Why a classifier of rows reads no queries, keys and values of the last
+            layer.
         uncached: Why HuggingFace's model gives other logits with its cache on, which
             runs have off.
         first_position: The number from which positions are counted, or the config
@@ -338,6 +342,8 @@ class Architecture:
     unmasked: str = ""
     sees_padding: str = ""
     refit: Callable[[nn.Module], None] | None = None
+    row_padding: str = ""
+    unread: str = ""
     uncached: str = ""
     first_position: str | int = 0
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])

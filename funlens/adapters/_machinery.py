@@ -84,7 +84,7 @@ class Machinery:
     @property
     def shifts(self) -> bool:
         """Whether the model makes a decoder's inputs itself where none are given."""
-        return self.arch.shifts or self.head == "sequences"
+        return self.arch.shifts or self.head in {"sequences", "tokens"}
 
     @property
     def unpadded(self) -> str:
@@ -92,6 +92,12 @@ class Machinery:
         reads_first = self.head == "sequences" and not self.binder.is_causal
         told = "its classifier reads the first column" if reads_first else ""
         return self.arch.unpadded or told
+
+    @property
+    def sees_padding(self) -> str:
+        """Why real positions are not quite what they would be without padding."""
+        told = self.arch.row_padding if self.head == "sequences" else ""
+        return self.arch.sees_padding or told
 
     @property
     def dtype(self) -> torch.dtype:

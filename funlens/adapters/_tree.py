@@ -84,8 +84,8 @@ def number(config: Any, field: str | float) -> float:
 
     Args:
         config: The config.
-        field: A number, a field's name, `"a / sqrt(b)"` of two fields or
-            of a number and one, or `"sqrt(a) if b"`, which is 1 where the second is not set.
+        field: A number, a field's name, `"a / sqrt(b)"` of two fields or of a number
+            and one, or `"sqrt(a) if b"`, which is 1 where the second is not set.
     """
     if not isinstance(field, str):
         return float(field)
@@ -94,7 +94,8 @@ def number(config: Any, field: str | float) -> float:
         size = float(getattr(config, root.removeprefix("sqrt(").rstrip(")")))
         return size**0.5 if getattr(config, condition) else 1.0
     over, _, under = field.partition(" / sqrt(")
-    value = float(getattr(config, over, 0) or over) if over else 1.0
+    named = over and not over.isdigit()
+    value = float(getattr(config, over) if named else over or 1.0)
     return value / float(getattr(config, under.rstrip(")"))) ** 0.5 if under else value
 
 

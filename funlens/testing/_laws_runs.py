@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from funlens.adapters import Architecture, Machinery, output_of
+from funlens.adapters import Machinery, output_of
 from funlens.data import Part, Site, Zero
 from funlens.engine import run, run_with_cache
 from funlens.testing._subject import (
@@ -52,8 +52,9 @@ def batch(subject: Subject) -> LawResult:
 def padding(subject: Subject) -> LawResult:
     law = "padding on either side changes no real position"
     spec = subject.spec
-    arch: Architecture = spec.engine.arch
-    why_not = arch.mixes_rows or arch.unmasked or arch.sees_padding
+    machinery: Machinery = spec.engine
+    arch = machinery.arch
+    why_not = arch.mixes_rows or arch.unmasked or machinery.sees_padding
     if why_not:
         return worst(law, {}, 0.0, why_not=why_not)
     tokens = subject.inputs["input_ids"]
