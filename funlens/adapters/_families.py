@@ -208,6 +208,7 @@ _DEEPSEEK: Final = (
         model_types=("deepseek_v32",),
         main=Stack(block=_SPARSE_LATENT),
         unpadded="its indexer chooses padded positions too",
+        sees_padding="its indexer chooses padded positions too",
     ),
     # its layers share what an indexer chose
     causal("glm_moe_dsa", block=evolve(_SPARSE_LATENT, can_skip=False)),

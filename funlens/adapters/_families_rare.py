@@ -25,6 +25,24 @@ _GEMMA4: Final = evolve(
     unsummed="each layer ends with a scalar that multiplies the stream",
 )
 
+_INDEXED: Final = evolve(
+    PRE_NORM,
+    attention=(
+        evolve(
+            SELF,
+            path="self_attn",
+            q="q_b_proj",
+            kv="kv_b_proj",
+            q_latent="q_a_layernorm",
+            kv_latent="kv_a_layernorm",
+            asks_by_name=True,
+            has_rotary=False,
+            changes=_GATED,
+        ),
+    ),
+    can_skip=False,
+)
+
 RARE: Final[tuple[Architecture, ...]] = (
     Architecture(
         model_types=("openai-gpt",),
@@ -174,28 +192,11 @@ RARE: Final[tuple[Architecture, ...]] = (
         ),
         no_func={"Vmap": "it counts the tokens of each expert"},
     ),
-    causal(
-        "axk2",
-        "dots3_note",
-        "dots3_note_text",
-        block=evolve(
-            PRE_NORM,
-            attention=(
-                evolve(
-                    SELF,
-                    path="self_attn",
-                    q="q_b_proj",
-                    kv="kv_b_proj",
-                    q_latent="q_a_layernorm",
-                    kv_latent="kv_a_layernorm",
-                    asks_by_name=True,
-                    has_rotary=False,
-                    changes=_GATED,
-                ),
-            ),
-            can_skip=False,
-        ),
+    evolve(
+        causal("axk2", block=_INDEXED),
+        sees_padding="its indexer chooses among the padding behind the text too",
     ),
+    causal("dots3_note", "dots3_note_text", block=_INDEXED),
     Architecture(
         model_types=("minimax_m3_vl_text",),
         main=Stack(

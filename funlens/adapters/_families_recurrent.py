@@ -123,10 +123,23 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
     ),
     causal(
         "kimi_linear",
-        "bailing_hybrid",
         block=evolve(
             PRE_NORM,
             attention=(evolve(_LATENT, needs="kv_b_proj"),),
+            mixer=(_DELTA,),
+        ),
+    ),
+    causal(
+        "bailing_hybrid",
+        block=evolve(
+            PRE_NORM,
+            attention=(
+                evolve(
+                    _LATENT,
+                    needs="kv_b_proj",
+                    changes="a gate multiplies the mixed heads",
+                ),
+            ),
             mixer=(_DELTA,),
         ),
     ),
