@@ -232,16 +232,13 @@ _GPT_NEO: Final = Architecture(
             attention=(
                 Attention(path="attn.attention", added="/attn", has_rotary=False),
             ),
-            extras=1,
         ),
         pos_embed="wpe",
     ),
 )
 _GPTJ: Final = Architecture(
     model_types=("gptj",),
-    main=Stack(
-        block=evolve(_GPT2_BLOCK, attention=(SELF,), ln2="", parallel=True, extras=1)
-    ),
+    main=Stack(block=evolve(_GPT2_BLOCK, attention=(SELF,), ln2="", parallel=True)),
 )
 
 _BY_GROUP: Final = evolve(SELF, fused=Fused(path="query_key_value", by_group=True))
@@ -302,7 +299,6 @@ _BLOOM: Final = Architecture(
                     has_rotary=False,
                 ),
             ),
-            extras=1,
             mid=("out", "self_attention"),
             mlp=(Mlp(path="mlp", added="dense_4h_to_h"),),
         ),
@@ -314,7 +310,6 @@ _BLOOM: Final = Architecture(
 _FALCON_BLOCK: Final = evolve(
     _NEOX_BLOCK,
     attention=(evolve(_BY_GROUP, path="self_attention"),),
-    extras=1,
 )
 _FALCON_PARALLEL: Final = evolve(_FALCON_BLOCK, ln2="", parallel=True)
 _FALCON: Final = (
@@ -368,7 +363,6 @@ _MPT: Final = Architecture(
         block=Block(
             ln1="norm_1",
             attention=(evolve(SELF, fused=Fused(path="Wqkv"), has_rotary=False),),
-            extras=1,
             ln2="norm_2",
             mlp=(Mlp(path="ffn", added="down_proj"),),
         ),

@@ -119,7 +119,6 @@ ENCODERS: Final[tuple[Architecture, ...]] = (
                 ),
             ),
             stream_norm=True,
-            can_skip=False,
         ),
         pos_embed="embeddings.position_embeddings",
         ln_final="",

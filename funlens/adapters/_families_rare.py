@@ -128,7 +128,6 @@ RARE: Final[tuple[Architecture, ...]] = (
             mlp=(Experts(path="mlp", router=""),),
             unsummed=_SCALED,
             can_skip=False,
-            extras=1,
         ),
     ),
     Architecture(

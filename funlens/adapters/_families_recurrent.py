@@ -198,7 +198,6 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
                         path="feed_forward", up="key", gate="", gate_up="", down="value"
                     ),
                 ),
-                extras=2,
             )
         ),
         unpadded=_NO_MASK,

@@ -213,7 +213,6 @@ class Block:
         parallel: Whether attention and MLP read the same stream.
         stream_norm: Whether norms stand on the stream itself, as in BERT.
         multiplier: Config field or number that multiplies what is added.
-        extras: How many values a block returns after the residual.
         can_skip: Whether blocks pass nothing but the residual to each other.
         unsummed: Why what a block adds is not the difference of its streams.
     """
@@ -234,7 +233,6 @@ class Block:
     parallel: bool = False
     stream_norm: bool = False
     multiplier: str | float = ""
-    extras: int = 0
     can_skip: bool = True
     unsummed: str = ""
 

@@ -164,7 +164,7 @@ class Machinery:
         return put_taps(
             bare_copy(self.module, replaced),
             taps,
-            blocks=dict.fromkeys(self.blocks, self.arch.main.kinds[0].extras),
+            blocks=self.blocks,
             eager=eager,
             watched=self.watched,
             plain=self.arch.plain,

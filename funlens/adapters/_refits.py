@@ -1,6 +1,6 @@
 """What is done to the private copy of a few families before anything else."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,7 @@ def unroll_groups(module: Any) -> None:
 class _Turns(nn.ModuleList):
     """Groups of layers under their own names, and a copy for each time one runs."""
 
-    def __init__(self, groups: Sequence[nn.Module], n_turns: int) -> None:
+    def __init__(self, groups: nn.ModuleList, n_turns: int) -> None:
         super().__init__(groups)
         for turn in range(n_turns):
             group = groups[turn * len(groups) // n_turns]

@@ -14,6 +14,7 @@ from funlens.testing._laws_edits import (
     all_editable,
     neutral_edits,
     own_value,
+    restart,
     transplant,
 )
 from funlens.testing._laws_files import stored
@@ -101,6 +102,7 @@ LAWS: Final[tuple[Callable[[Subject], LawResult], ...]] = (
     all_editable,
     neutral_edits,
     transplant,
+    restart,
     batch,
     padding,
     vmap_loops,

@@ -104,6 +104,29 @@ def transplant(subject: Subject) -> LawResult:
     return worst(law, found, subject.tolerance)
 
 
+@torch.no_grad()
+def restart(subject: Subject) -> LawResult:
+    """Leaving the first layers out, given what they would have made."""
+    law = "a run that starts at a layer, from its residual, gives the same"
+    spec = subject.spec
+    if not spec.engine.can_skip:
+        why = "blocks pass more than the residual to each other"
+        return worst(law, {}, 0.0, why_not=why)
+    found = {
+        f"layer {layer}": differ(
+            run(
+                spec,
+                subject.inputs,
+                start_at_layer=layer,
+                residual=subject.at("resid_pre", layer),
+            ),
+            subject.logits,
+        )
+        for layer in range(spec.n_layers)
+    }
+    return worst(law, found, subject.tolerance)
+
+
 def _turned(subject: Subject) -> dict[str, Any]:
     """Give another prompt: the tokens in another order.
 
