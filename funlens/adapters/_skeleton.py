@@ -250,9 +250,11 @@ def _make_skippable(block: nn.Module, path: str) -> None:
 
 def _emptied(output: Any) -> Any:
     """Keep the form of an output, and none of its tensors."""
-    if isinstance(output, tuple):
+    if isinstance(output, tuple | list):
         return (None,) * len(cast("tuple[object, ...]", output))
-    return dict.fromkeys(output) if isinstance(output, dict) else None
+    if isinstance(output, dict):
+        return dict.fromkeys(cast("dict[str, object]", output))
+    return None
 
 
 def _filled(form: Any, residual: Any) -> Any:

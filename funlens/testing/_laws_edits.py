@@ -112,18 +112,12 @@ def restart(subject: Subject) -> LawResult:
     if not spec.engine.can_skip:
         why = "blocks pass more than the residual to each other"
         return worst(law, {}, 0.0, why_not=why)
-    found = {
-        f"layer {layer}": differ(
-            run(
-                spec,
-                subject.inputs,
-                start_at_layer=layer,
-                residual=subject.at("resid_pre", layer),
-            ),
-            subject.logits,
-        )
-        for layer in range(spec.n_layers)
-    }
+    begins = [Site(part="resid_pre", layer=layer) for layer in range(spec.n_layers)]
+    base, cache = run_with_cache(spec, subject.inputs, capture=begins)
+    found: dict[str, float] = {}
+    for layer, site in enumerate(begins):
+        got = run(spec, subject.inputs, start_at_layer=layer, residual=cache[site])
+        found[str(site)] = differ(got, base)
     return worst(law, found, subject.tolerance)
 
 
