@@ -76,17 +76,19 @@ def _additive(
 
 def register_attention() -> None:
     """Make the name `funlens` known to transformers; twice is once."""
-    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
+    from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(ATTENTION, attend)
+    AttentionMaskInterface.register(ATTENTION, _mask)
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """Make SDPA's mask; for a model built eager it is never left out."""
+    from transformers import masking_utils
+
+    if getattr(kwargs.get("config"), BASE, "") == "eager":
+        kwargs["allow_is_causal_skip"] = False
+        kwargs["allow_is_bidirectional_skip"] = False
     masks: Any = masking_utils
-
-    def mask(*args: Any, **kwargs: Any) -> Tensor | None:
-        """Make SDPA's mask; for a model built eager, as eager: never left out."""
-        if getattr(kwargs.get("config"), BASE, "") == "eager":
-            kwargs["allow_is_causal_skip"] = False
-            kwargs["allow_is_bidirectional_skip"] = False
-        made: Tensor | None = masks.sdpa_mask(*args, **kwargs)
-        return made
-
-    AttentionMaskInterface.register(ATTENTION, mask)
+    made: Tensor | None = masks.sdpa_mask(*args, **kwargs)
+    return made

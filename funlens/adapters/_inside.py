@@ -57,5 +57,5 @@ class Inside(TorchFunctionMode):
 
 def _is_last(args: Any, kwargs: Mapping[str, Any]) -> bool:
     """Tell whether a softmax runs along the last axis, as one over keys does."""
-    dim = kwargs["dim"] if "dim" in kwargs else args[1]
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
     return dim in (-1, args[0].ndim - 1)

@@ -16,7 +16,15 @@ from funlens.adapters._machinery import Machinery
 from funlens.adapters._outputs import Head, head_of, labels_of
 from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
-from funlens.adapters._tree import Sizes, features, find, first, path_of, subconfig
+from funlens.adapters._tree import (
+    Sizes,
+    features,
+    find,
+    first,
+    lists_of,
+    path_of,
+    subconfig,
+)
 from funlens.adapters._views import AS_IS, is_centered
 from funlens.data import AXES, BosPolicy, ModelSpec, Site, SiteInfo
 from funlens.errors import (
@@ -125,8 +133,7 @@ def _fitting(arch: Architecture, module: Any) -> Architecture:
 
 def _blocks(module: Any, body: str, stack: Stack) -> str:
     """Path of a stack's blocks; nothing where they are not there."""
-    names = (stack.blocks,) if isinstance(stack.blocks, str) else stack.blocks
-    lists = tuple(name.partition(".*")[0] for name in names)
+    lists = lists_of(stack.blocks)
     return first(module, lists, body) or first(module, lists)
 
 

@@ -23,6 +23,7 @@ from funlens.adapters._tree import (
     find,
     first,
     joined,
+    lists_of,
     number,
     subconfig,
 )
@@ -139,8 +140,7 @@ class Binder:
 
     def has(self, stack: Stack) -> bool:
         """Tell whether the model has a stack."""
-        names = (stack.blocks,) if isinstance(stack.blocks, str) else stack.blocks
-        return bool(self.below_body(tuple(name.partition(".*")[0] for name in names)))
+        return bool(self.below_body(lists_of(stack.blocks)))
 
     @property
     def is_causal(self) -> bool:
@@ -150,7 +150,8 @@ class Binder:
 
     def config_of(self, stack: Stack) -> Any:
         """Give HuggingFace's config of one stack."""
-        return subconfig(self.module, stack.config) or self.config
+        path = stack.config
+        return subconfig(self.module, path) if path else self.config
 
     def at(self, path: Path, base: str = "") -> str:
         """Resolve the alternatives of a path below a base; empty if none is there."""

@@ -52,6 +52,15 @@ def first(module: nn.Module, path: str | tuple[str, ...], base: str = "") -> str
     return ""
 
 
+def lists_of(blocks: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Name the lists that hold blocks, up to where a path has a `*`."""
+    names = (blocks,) if isinstance(blocks, str) else blocks
+    cut = (name.partition("*") for name in names)
+    return tuple(
+        before.rpartition(".")[0] if star else before for before, star, _ in cut
+    )
+
+
 def path_of(module: nn.Module, part: object) -> str:
     """Give the path of a part that a module holds; nothing if it does not."""
     named = cast("Iterator[tuple[str, nn.Module]]", module.named_modules())
