@@ -198,11 +198,7 @@ _DEEPSEEK: Final = (
             ),
         ),
     ),
-    Architecture(
-        model_types=("deepseek_v32",),
-        main=Stack(block=_SPARSE_LATENT),
-        unpadded="its indexer chooses padded positions too",
-    ),
+    causal("deepseek_v32", block=_SPARSE_LATENT),
     # its layers share what an indexer chose
     causal("glm_moe_dsa", block=evolve(_SPARSE_LATENT, can_skip=False)),
 )
