@@ -15,6 +15,7 @@ from funlens.adapters._families_common import (
 )
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
+from funlens.adapters._families_streams import STREAMS
 from funlens.adapters._language import (
     Architecture,
     Attention,
@@ -505,6 +506,7 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     _T5,
     *RECURRENT,
     *RARE,
+    *STREAMS,
     *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

@@ -80,6 +80,7 @@ class Attention:
             so that `z == pattern @ v` does not hold; empty where nothing does.
         changed_in_place: Whether the family changes its projections in place.
         repeats_keys: Whether keys are repeated for each query head before rotation.
+        more_keys: What stands behind the positions' own keys, where something does.
         hidden: Sites that cannot be met on this family, and why.
     """
 
@@ -104,6 +105,7 @@ class Attention:
     changes: str = ""
     changed_in_place: bool = False
     repeats_keys: bool = False
+    more_keys: str = ""
     hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
@@ -199,6 +201,11 @@ class Block:
         multiplier: Config field or number that multiplies what is added.
         extras: How many values a block returns after the residual.
         can_skip: Whether blocks pass nothing but the residual to each other.
+        streams: How a block passes several streams on, where it does: their axis is
+            `"inner"` before the last, `"flat"` in the last, or comes `"first"`. Then
+            nothing is added to one residual stream.
+        reads_tokens: What a block takes from the tokens themselves, beside what
+            enters it.
         unsummed: Why what a block adds is not the difference of its streams.
     """
 
@@ -219,6 +226,8 @@ class Block:
     multiplier: str | float = ""
     extras: int = 0
     can_skip: bool = True
+    streams: Literal["", "inner", "flat", "first"] = ""
+    reads_tokens: str = ""
     unsummed: str = ""
 
 

@@ -15,6 +15,7 @@ from funlens.adapters._language import Architecture
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._tree import find
+from funlens.adapters._views import WHOLE, View
 from funlens.data import Site, SiteInfo
 
 
@@ -73,6 +74,12 @@ class Machinery:
     def can_skip(self) -> bool:
         """Whether blocks of the main stack pass nothing but the stream on."""
         return self.arch.main.kinds[0].can_skip
+
+    @property
+    def stream(self) -> View:
+        """How what enters a block of the main stack lies in its tensor."""
+        tap = self.taps.get(Site(part="streams_pre", layer=0))
+        return WHOLE if tap is None else tap.view
 
     @property
     def dtype(self) -> torch.dtype:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import attrs
 from torch import nn
 
-from funlens.adapters._attention import ATTENTION, register_attention
+from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION, register_attention
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._language import Architecture
@@ -27,6 +27,7 @@ from funlens.errors import (
 
 _GROUP: Final = "funlens.architectures"
 _KNOWN_ATTENTION: Final = ("sdpa", "eager")
+_OUR_ATTENTION: Final = (ATTENTION, EAGER_ATTENTION)
 
 
 def supported() -> tuple[str, ...]:
@@ -161,7 +162,7 @@ def _watched(skeleton: nn.Module, taps: Iterable[Tap]) -> frozenset[str]:
 def _attention_of(config: Any, skeleton: nn.Module) -> str:
     own = getattr(config, "_attn_implementation", None) or "eager"
     asks = any(has_interface(part) for part in skeleton.modules())
-    if own not in _KNOWN_ATTENTION and own != ATTENTION and asks:
+    if own not in (*_KNOWN_ATTENTION, *_OUR_ATTENTION) and asks:
         raise UnsupportedConfigError(
             config.model_type,
             f"its attention implementation is {own!r}, and sites can be met under "
@@ -234,6 +235,7 @@ def _spec(
         is_parallel="attn_out" in parts and "resid_mid" not in parts,
         is_gated="mlp_gate" in parts,
         has_stream_norm=binder.arch.main.kinds[0].stream_norm,
+        n_streams=_size(infos, "streams_pre", "stream") or 1,
         sites=infos,
         tokenizer=tokenizer,
         bos=bos,

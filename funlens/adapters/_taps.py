@@ -1,7 +1,7 @@
 """From a table and a module to taps: where each site is met."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 from torch import nn
@@ -27,12 +27,18 @@ from funlens.adapters._views import (
     Scaled,
     Slots,
     Square,
+    StreamsFirst,
     Swapped,
     Tokens,
     View,
 )
 from funlens.data import AXES, Site
 from funlens.errors import UnsupportedConfigError
+
+# What is added to the one residual stream, and what it is in between.
+_ADDED: Final = frozenset(
+    {"attn_out", "ssm_out", "cross_out", "resid_mid", "mlp_out", "dense_out"}
+)
 
 Side: TypeAlias = Literal[
     "in",
@@ -60,7 +66,8 @@ class Tap:
         side: Its input, its output, or a step inside it.
         index: Which of several outputs.
         view: How the value lies in the tensor.
-        sizes: Lengths of its axes, as far as they are known without running.
+        sizes: Lengths of its axes, as far as they are known without running; a word
+            where an axis is longer than its name says.
         note: What one would expect to hold of it and does not, and why.
         rejoins: Whether a changed value must also enter the sum at the block's end.
         in_place: Whether the model later changes that tensor in place.
@@ -74,7 +81,7 @@ class Tap:
     side: Side
     index: int = 0
     view: View = WHOLE
-    sizes: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    sizes: Mapping[str, int | str] = attrs.field(factory=dict[str, int | str])
     note: str = ""
     rejoins: bool = False
     in_place: bool = False
@@ -243,9 +250,14 @@ class _Layer:
 
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
+        for tap in self._every():
+            if not self.block.streams or tap.site.part not in _ADDED:
+                yield tap
+
+    def _every(self) -> Iterator[Tap]:
         block = self.block
         start = self.at(block.start)
-        yield self.tap("resid_pre", start, "out" if start else "in")
+        yield self.passed("pre", start, "out" if start else "in")
         yield from self.norm("ln1", block.ln1)
         attention = self.chosen(block.attention)
         if attention is not None:
@@ -260,7 +272,19 @@ class _Layer:
         note = block.unsummed
         if block.stream_norm:
             note = "a norm stands on the stream itself"
-        yield self.tap("resid_post", "", "out", note=note)
+        yield self.passed("post", "", "out", note=note)
+
+    def passed(self, end: str, path: str, side: Side, *, note: str = "") -> Tap:
+        """What blocks pass to each other: one stream, or several."""
+        layout = self.block.streams
+        if not layout:
+            return self.tap(f"resid_{end}", path, side, note=note)
+        count = self.binder.sizes.streams(self.config)
+        views = {"inner": WHOLE, "flat": Heads(count), "first": StreamsFirst()}
+        sizes = {"stream": count}
+        return self.tap(
+            f"streams_{end}", path, side, view=views[layout], sizes=sizes, note=note
+        )
 
     def chosen(self, alternatives: tuple[Attention, ...]) -> Attention | None:
         """Pick the first whose module and output projection are there."""
@@ -366,6 +390,8 @@ class _Layer:
         if shared:
             changes = words.shared_changes
             yield self.tap("shared_out", shared, "out", in_place=changes)
+        if self.block.streams:
+            yield self.tap("mlp_proj", path, "out")
         added = self.at(self.block.ln2_post) or self.at(words.added, path)
         yield self.added("mlp_out", added or path)
         for dense in self.block.beside:
@@ -440,7 +466,9 @@ class _Heads:
         )
         view = Square() if sink is None else BeforeSink()
         note = words.lossy if sink is None else "an attention sink"
-        sizes = {"head": self._n_heads}
+        sizes: dict[str, int | str] = {"head": self._n_heads}
+        if words.more_keys:
+            sizes["key"] = "keys"
         scores = f"{'' if self.prefix else 'attn_'}scores"
         yield self._tap(scores, path, "scores", view=view, sizes=sizes)
         yield self._tap(

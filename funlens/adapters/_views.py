@@ -53,13 +53,14 @@ class Tokens:
 
 @attrs.frozen
 class Heads:
-    """Heads next to each other on the last axis."""
+    """Heads next to each other on the last axis, or on the last two in groups."""
 
     n_heads: int
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Split the last axis."""
-        return _split(Whole().read(raw, batch), -1, (self.n_heads, -1))
+        flat = raw.flatten(-2) if raw.ndim == 4 else raw  # noqa: PLR2004 -- batch pos group width
+        return _split(Whole().read(flat, batch), -1, (self.n_heads, -1))
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Join the last two axes."""
@@ -157,6 +158,21 @@ class Swapped:
 
 
 @attrs.frozen
+class StreamsFirst:
+    """Several streams, whose axis comes before the rows."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put the streams behind the positions."""
+        del batch
+        return raw.movedim(0, 2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the streams first."""
+        del raw
+        return value.movedim(2, 0)
+
+
+@attrs.frozen
 class Square:
     """Scores or a pattern; some families run all rows' heads on one axis."""
 
@@ -222,6 +238,7 @@ View: TypeAlias = (
     | Slots
     | Half
     | Swapped
+    | StreamsFirst
     | Square
     | BeforeSink
     | Scaled

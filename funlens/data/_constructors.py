@@ -55,6 +55,8 @@ __all__ = [
     "ssm_params",
     "ssm_post",
     "ssm_proj",
+    "streams_post",
+    "streams_pre",
     "v",
     "vision",
     "z",
@@ -74,6 +76,12 @@ resid_mid: Final = Part("resid_mid")
 
 resid_post: Final = Part("resid_post")
 """Residual stream that leaves a block."""
+
+streams_pre: Final = Part("streams_pre")
+"""Streams that enter a block, where a model carries several instead of `resid_pre`."""
+
+streams_post: Final = Part("streams_post")
+"""Streams that leave a block, where a model carries several instead of `resid_post`."""
 
 ln1_scale: Final = Part("ln1_scale")
 """What the norm before attention divides by."""

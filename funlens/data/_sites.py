@@ -39,6 +39,7 @@ class Site:
         key: Positions that are attended to.
         neuron: Hidden units of the MLP.
         expert: Experts of a mixture.
+        stream: Streams, of a model that carries several.
         stack: `""` for the main stack, `"encoder"` for an encoder beside it.
     """
 
@@ -50,6 +51,7 @@ class Site:
     key: Selection | None = attrs.field(default=None, converter=to_selection)
     neuron: Selection | None = attrs.field(default=None, converter=to_selection)
     expert: Selection | None = attrs.field(default=None, converter=to_selection)
+    stream: Selection | None = attrs.field(default=None, converter=to_selection)
     stack: str = ""
 
     def __attrs_post_init__(self) -> None:
@@ -136,6 +138,7 @@ class Part:
         key: Selector | None = None,
         neuron: Selector | None = None,
         expert: Selector | None = None,
+        stream: Selector | None = None,
     ) -> Site:
         """Name one site.
 
@@ -147,6 +150,7 @@ class Part:
             key: Positions that are attended to.
             neuron: Hidden units of the MLP.
             expert: Experts.
+            stream: Streams, of a model that carries several.
 
         Raises:
             SelectionError: The part has no such axis, or wants a layer.
@@ -160,6 +164,7 @@ class Part:
             key=key,
             neuron=neuron,
             expert=expert,
+            stream=stream,
             stack=self.stack,
         )
 

@@ -51,6 +51,8 @@ class ModelSpec:
         is_gated: Whether the MLPs have a gate.
         has_stream_norm: Whether a norm stands on the stream itself, so that
             components sum to what enters that norm.
+        n_streams: Streams that blocks pass on: 1, or several with
+            `streams_pre` and `streams_post` instead of `resid_pre` and `resid_post`.
         sites: Every site, in the order of the forward pass.
         tokenizer: HuggingFace's tokenizer, or None.
         bos: Who decides about a beginning-of-sequence token.
@@ -73,6 +75,7 @@ class ModelSpec:
     is_parallel: bool
     is_gated: bool
     has_stream_norm: bool
+    n_streams: int = 1
     sites: tuple[SiteInfo, ...] = attrs.field(repr=False)
     tokenizer: Any = attrs.field(default=None, repr=False)
     bos: BosPolicy = "tokenizer"

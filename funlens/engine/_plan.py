@@ -184,7 +184,7 @@ def axis_sizes(
         "source": frames.get("encoder", UNKNOWN).n_pos,
     }
     return {
-        axis: size if isinstance(size, int) else known.get(axis, 0)
+        axis: size if isinstance(size, int) else known.get(size, 0)
         for axis, size in zip(info.axes, info.shape, strict=True)
     }
 

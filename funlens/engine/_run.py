@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import torch
@@ -16,6 +16,7 @@ from funlens.adapters import (
     is_functional,
 )
 from funlens.data import (
+    AXES,
     ActivationCache,
     Backward,
     Intervention,
@@ -38,6 +39,8 @@ from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
 from funlens.engine._trace import Stop, Trace
 from funlens.engine._where import resolved
 from funlens.errors import OptionError, ShapeError
+
+_ENTERING: Final = frozenset({"resid_pre", "streams_pre"})
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -396,10 +399,13 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
                 f"the blocks of {spec.model_type} pass more than "
                 "the residual to each other, so none can be left out",
             )
-        expected = (frame.batch, frame.n_pos, spec.d_model)
+        known = {"batch": frame.batch, "pos": frame.n_pos, "stream": spec.n_streams}
+        entering = "streams_pre" if spec.n_streams > 1 else "resid_pre"
+        axes = AXES[entering]
+        expected = tuple(known.get(axis, spec.d_model) for axis in axes)
         if tuple(options.residual.shape) != expected:
             shape = tuple(options.residual.shape)
-            raise ShapeError("residual", shape, expected, ("batch", "pos", "d_model"))
+            raise ShapeError("residual", shape, expected, axes)
         trace.start = (machinery.blocks[start], options.residual)
         trace.skipped = frozenset(machinery.blocks[:start])
 
@@ -447,7 +453,7 @@ def _reached(
             return True
         if site.layer is None:
             return site.part in {"embed", "pos_embed"} or after
-        reaches = stop is not None and site.layer == stop and site.part == "resid_pre"
+        reaches = stop is not None and site.layer == stop and site.part in _ENTERING
         return start <= site.layer < end or reaches
 
     return tuple(site for site in wanted if passed(site))

@@ -98,7 +98,7 @@ class Trace:
     def act(self, point: Point, raw: Any, seen: Seen) -> Any:
         """Do what the plan says at a point."""
         if self.start is not None and point == (self.start[0], "in"):
-            raw = self.start[1]
+            raw = self.machinery.stream.write(raw, self.start[1])
         if self.shift is not None and point == self.shift[0]:
             raw = _shifted(raw, self.shift[1])
         for step in self.plan.acts.get(point, ()):
@@ -106,7 +106,8 @@ class Trace:
         if self.logits_at is not None and point == self.logits_at[0]:
             raw = selected(raw, self.logits_at[1], 0)
         if point == self.stop:
-            raise Stop(_tensor_of(raw, 0))
+            batch = self.frames[""].batch
+            raise Stop(self.machinery.stream.read(_tensor_of(raw, 0), batch))
         return raw
 
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:

@@ -58,7 +58,7 @@ def _moved(held: Tensor, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def neutral_edits(subject: Subject) -> LawResult:
     spec, inputs = subject.spec, subject.inputs
-    middle = Site(part="resid_pre", layer=spec.n_layers - 1)
+    middle = Site(part=subject.entering, layer=spec.n_layers - 1)
     base, _ = run_with_cache(spec, inputs, capture=[middle])
     zeros = torch.zeros(spec.d_model, dtype=spec.dtype, device=spec.device)
     once = run(spec, inputs, [Zero(middle)])
@@ -67,7 +67,7 @@ def neutral_edits(subject: Subject) -> LawResult:
         "scaling by 1": exactly(run(spec, inputs, [Scale(middle, 1.0)]), base),
         "zero twice": exactly(run(spec, inputs, [Zero(middle), Zero(middle)]), once),
     }
-    first = Site(part="resid_pre", layer=0)
+    first = Site(part=subject.entering, layer=0)
     edits = [Scale(first, 0.5), Scale(middle, 2.0)] if middle != first else []
     if edits:
         both = run(spec, inputs, edits)
@@ -82,11 +82,14 @@ def transplant(subject: Subject) -> LawResult:
     if not spec.engine.can_skip:
         why = "blocks pass more than the residual to each other"
         return worst(law, {}, 0.0, why_not=why)
+    reads = spec.engine.arch.main.kinds[0].reads_tokens
+    if reads:
+        return worst(law, {}, 0.0, why_not=reads)
     other = dict(subject.inputs)
     other["input_ids"] = subject.inputs["input_ids"].flip(1)
     found: dict[str, float] = {}
     for layer in range(spec.n_layers):
-        site = Site(part="resid_pre", layer=layer)
+        site = Site(part=subject.entering, layer=layer)
         expected, cache = run_with_cache(spec, other, capture=[site])
         got = run(spec, subject.inputs, [Patch(site, cache)])
         found[str(site)] = differ(got, expected)

@@ -14,7 +14,7 @@ def same_logits(subject: Subject) -> LawResult:
     module: Any = subject.untouched or subject.spec.module
     expected = module(**subject.inputs).logits
     plain = run(subject.spec, subject.inputs)
-    kept, _ = run_with_cache(subject.spec, subject.inputs, capture=[Part("resid_post")])
+    kept, _ = run_with_cache(subject.spec, subject.inputs, capture=[Part(subject.leaving)])
     found = {
         "run": exactly(plain, expected),
         "run_with_cache": exactly(kept, expected),
@@ -70,7 +70,7 @@ def unchanged(subject: Subject) -> LawResult:
     state = torch.random.get_rng_state()
     versions = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
     held = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it
-    site = Site(part="resid_post", layer=0)
+    site = Site(part=subject.leaving, layer=0)
     run(spec, subject.inputs, [Zero(site)])
     after = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
     later = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it

@@ -2,21 +2,30 @@
 
 from typing import Final
 
+import attrs
 import torch
 
 from funlens.adapters import Machinery, find, head_results
-from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
+from funlens.testing._subject import (
+    ENTERING,
+    LEAVING,
+    LawResult,
+    Subject,
+    differ,
+    exactly,
+    worst,
+)
 
 
 def blocks_join(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
     for stack, layer in subject.stacks():
-        if subject.has("resid_pre", layer + 1, stack):
-            here = subject.at("resid_post", layer, stack)
-            found[f"{stack}{layer}"] = exactly(
-                here, subject.at("resid_pre", layer + 1, stack)
-            )
-    return worst("resid_post(l) == resid_pre(l + 1)", found, 0.0, why_not="one layer")
+        for entering, leaving in zip(ENTERING, LEAVING, strict=True):
+            if subject.has(entering, layer + 1, stack):
+                here = subject.at(leaving, layer, stack)
+                after = subject.at(entering, layer + 1, stack)
+                found[f"{stack}{layer}"] = exactly(here, after)
+    return worst("what leaves a block enters the next", found, 0.0, why_not="one layer")
 
 
 _WRITERS: Final = ("attn_out", "ssm_out", "cross_out", "mlp_out", "dense_out")
@@ -27,6 +36,9 @@ def writes_sum(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
     notes: dict[str, None] = {}
     for stack, layer in subject.stacks():
+        if not subject.has("resid_post", layer, stack):
+            notes["blocks pass several streams on"] = None
+            continue
         note = subject.note("resid_post", layer, stack)
         if note:
             notes[note] = None
@@ -56,7 +68,8 @@ def patterns(subject: Subject) -> LawResult:
             off = off.clamp(min=0.0)
         found[f"sum {site}"] = float(off.abs().max())
         if subject.spec.is_causal and site.part == "pattern" and not site.stack:
-            found[f"later {site}"] = float(pattern.triu(1).abs().max())
+            own = pattern[..., : pattern.shape[-2]]  # others stand behind these
+            found[f"later {site}"] = float(own.triu(1).abs().max())
     return worst(law, found, subject.tolerance, why_not="no attention")
 
 
@@ -83,6 +96,8 @@ def heads_sum(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
     for site, proj in subject.cache.items():
         if site.part != "attn_proj" or site.layer is None:
+            continue
+        if attrs.evolve(site, part="head_result") not in machinery.taps:
             continue
         z = subject.at("z", site.layer, site.stack)
         at = find(machinery.module, machinery.taps[site].path)

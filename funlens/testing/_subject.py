@@ -19,6 +19,12 @@ TOLERANCE: Final[Mapping[torch.dtype, float]] = {
 """Largest difference, relative to the largest value where that is above 1."""
 
 
+ENTERING: Final = ("resid_pre", "streams_pre")
+"""What enters a block."""
+
+LEAVING: Final = ("resid_post", "streams_post")
+"""What leaves it."""
+
 PADS: Final = 3
 """How many padding tokens the law of padding puts in front or behind."""
 
@@ -85,6 +91,16 @@ class Subject:
         """Tell whether a layer has a part."""
         return Site(part=part, layer=layer, stack=stack) in self.cache
 
+    @property
+    def entering(self) -> str:
+        """What enters the blocks of the main stack."""
+        return ENTERING[self.spec.n_streams > 1]
+
+    @property
+    def leaving(self) -> str:
+        """What leaves them."""
+        return LEAVING[self.spec.n_streams > 1]
+
     def at(self, part: str, layer: int, stack: str = "") -> Tensor:
         """Look up what a layer had."""
         return self.cache[Site(part=part, layer=layer, stack=stack)]
@@ -97,7 +113,7 @@ class Subject:
     def stacks(self) -> Iterator[tuple[str, int]]:
         """Go through all layers of all stacks."""
         for site in self.cache:
-            if site.part == "resid_pre" and site.layer is not None:
+            if site.part in ENTERING and site.layer is not None:
                 yield site.stack, site.layer
 
 
