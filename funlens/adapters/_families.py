@@ -406,6 +406,14 @@ _BERTS: Final = (
         first_position="pad_token_id",
     ),
     Architecture(
+        model_types=("git",),
+        main=evolve(
+            _BERT_STACK,
+            block=with_attention(_BERT_BLOCK, asks_by_name=True),
+            embed_changes=True,
+        ),
+    ),
+    Architecture(
         model_types=("megatron-bert",),
         main=evolve(_BERT_STACK, block=_BERT_PRE_NORM, ln_final="encoder.ln"),
         is_causal="is_decoder",

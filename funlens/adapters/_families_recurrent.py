@@ -170,7 +170,7 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
         refusal=_rescales,
         main=Stack(
             block=Block(
-                start="pre_ln",
+                start=("out", "pre_ln"),
                 ln1="ln1",
                 mixer=(Mixer(path="attention", o="output"),),
                 ln2="ln2",

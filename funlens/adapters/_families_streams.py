@@ -5,7 +5,15 @@ from typing import Final
 from attrs import evolve
 
 from funlens.adapters._families_common import PRE_NORM, SANDWICH, SELF, causal
-from funlens.adapters._language import Architecture, Attention, Block, Mixer, Stack
+from funlens.adapters._language import (
+    Architecture,
+    Attention,
+    Block,
+    Experts,
+    Mixer,
+    Mlp,
+    Stack,
+)
 
 _GATED: Final = "a gate multiplies the mixed heads"
 
@@ -48,7 +56,72 @@ _QWEN4: Final = Block(
     ),
     mlp=PRE_NORM.mlp,
     streams="flat",
-    reads_tokens="some of its layers look up pieces of the text",
+    reads="some of its layers look up pieces of the text",
+)
+
+
+def _half(at: int, block: Block) -> Block:
+    """One of the two layers within a block of LongCat's."""
+    return evolve(
+        block,
+        ln1=f"input_layernorm.{at}",
+        attention=(
+            evolve(
+                SELF,
+                path=f"self_attn.{at}",
+                q="q_b_proj",
+                kv="kv_b_proj",
+                q_latent="q_a_layernorm",
+                kv_latent="kv_a_layernorm",
+            ),
+        ),
+        ln2=f"post_attention_layernorm.{at}",
+        reads="experts that the first half of a block starts add to the second",
+    )
+
+
+_BETWEEN: Final = ("in", "input_layernorm.1")
+_LONGCAT: Final = Architecture(
+    model_types=("longcat_flash",),
+    main=Stack(
+        halves=(
+            _half(0, Block(end=_BETWEEN, mlp=(Mlp(path="mlps.0"),))),
+            _half(
+                1,
+                Block(
+                    start=_BETWEEN,
+                    mlp=(Experts(path="mlp"),),
+                    beside=(Mlp(path="mlps.1"),),
+                ),
+            ),
+        )
+    ),
+    no_func={"Vmap": "it goes through its experts in a loop"},
+)
+
+_INKLING2: Final = Architecture(
+    model_types=("inkling2_text",),
+    main=Stack(
+        block=Block(
+            ln1=("input_layernorm", "q_input_layernorm"),
+            attention=(
+                evolve(
+                    SELF,
+                    sink="sink_proj",
+                    has_rotary=True,
+                    changes="a convolution and a norm change values, and a gate z",
+                ),
+            ),
+            ln1_post="post_attention_convolution",
+            ln2="post_attention_layernorm",
+            mlp=PRE_NORM.mlp,
+            ln2_post="post_mlp_convolution",
+            can_skip=False,
+            unsummed="the stream begins anew every few layers",
+            hidden={"resid_mid": "the MLP reads a mixture of what earlier layers gave"},
+        )
+    ),
+    no_func={"Jvp": "it mixes layers with a kernel that has no forward derivative"},
 )
 
 STREAMS: Final[tuple[Architecture, ...]] = (
@@ -59,7 +132,7 @@ STREAMS: Final[tuple[Architecture, ...]] = (
                 PRE_NORM,
                 attention=(_COMPRESSED, _SHARED),
                 streams="inner",
-                reads_tokens="its first layers choose experts by the token",
+                reads="its first layers choose experts by the token",
             )
         ),
         unpadded="it compresses stretches of columns, not of positions",
@@ -90,5 +163,7 @@ STREAMS: Final[tuple[Architecture, ...]] = (
             can_skip=False,
         ),
     ),
+    _LONGCAT,
+    _INKLING2,
 )
 """Tables of families with hyper-connections or alternating updates."""

@@ -31,6 +31,8 @@ from funlens.adapters._spelling import (
 )
 
 Path: TypeAlias = str | tuple[str, ...]
+Place: TypeAlias = tuple[Literal["in", "out"], Path]
+"""What enters or leaves a module."""
 
 
 @attrs.frozen(kw_only=True)
@@ -184,14 +186,15 @@ class Block:
 
     Attributes:
         needs: What tells this kind of layer from the stack's others.
-        start: Module whose output the stream begins with, instead of the block's input.
+        start: Where the stream enters, if that is not the block's input.
+        end: Where it leaves, if that is not the block's output.
         ln1: Norm before attention.
         attention: Self-attention.
         mixer: A recurrence or convolution, instead of attention or beside it.
         ln1_post: Norm of what attention returns, before it is added.
         cross: Attention over an encoder's output.
-        mid: Module that the stream between attention and MLP enters or leaves, as
-            `("in", path)` or `("out", path)`, where it is not the input of `ln2`.
+        mid: Where the stream between attention and MLP is, if that is not the input
+            of `ln2`.
         ln2: Norm before the MLP.
         mlp: The MLP or the mixture.
         beside: A dense MLP beside a mixture, whose output is added as well.
@@ -204,19 +207,20 @@ class Block:
         streams: How a block passes several streams on, where it does: their axis is
             `"inner"` before the last, `"flat"` in the last, or comes `"first"`. Then
             nothing is added to one residual stream.
-        reads_tokens: What a block takes from the tokens themselves, beside what
-            enters it.
+        reads: What a block depends on beside the stream that enters it.
         unsummed: Why what a block adds is not the difference of its streams.
+        hidden: Sites that cannot be met on this family, and why.
     """
 
     needs: Path = ""
-    start: Path = ""
+    start: Place | None = None
+    end: Place | None = None
     ln1: Path = ""
     attention: tuple[Attention, ...] = ()
     mixer: tuple[Mixer, ...] = ()
     ln1_post: Path = ""
     cross: tuple[Attention, ...] = ()
-    mid: tuple[Literal["in", "out"], str] | None = None
+    mid: Place | None = None
     ln2: Path = ""
     mlp: tuple[Mlp | Experts, ...] = ()
     beside: tuple[Mlp, ...] = ()
@@ -227,8 +231,9 @@ class Block:
     extras: int = 0
     can_skip: bool = True
     streams: Literal["", "inner", "flat", "first"] = ""
-    reads_tokens: str = ""
+    reads: str = ""
     unsummed: str = ""
+    hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen(kw_only=True)
@@ -239,6 +244,8 @@ class Stack:
         blocks: The list of blocks, below the model's body.
         block: What a block looks like, or its kinds; the first counts whose needs are
             there.
+        halves: Layers that stand within one block of HuggingFace's, in order, where
+            those are several.
         embed: Module whose output is the token embedding, as it enters the sum; the
             model's own input embedding if empty.
         embed_multiplier: Config field that multiplies the embedding afterwards.
@@ -249,7 +256,8 @@ class Stack:
     """
 
     blocks: Path = BLOCKS
-    block: Block | tuple[Block, ...]
+    block: Block | tuple[Block, ...] = ()
+    halves: tuple[Block, ...] = ()
     embed: Path = ""
     embed_multiplier: str = ""
     embed_changes: bool = False
@@ -260,7 +268,9 @@ class Stack:
     @property
     def kinds(self) -> tuple[Block, ...]:
         """The kinds of blocks; what concerns all of them stands in the first."""
-        return (self.block,) if isinstance(self.block, Block) else self.block
+        if isinstance(self.block, Block):
+            return (self.block,)
+        return self.block or self.halves
 
 
 @attrs.frozen(kw_only=True)

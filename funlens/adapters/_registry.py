@@ -232,7 +232,7 @@ def _spec(
         n_ctx=binder.sizes.n_ctx,
         is_causal=_is_causal(binder),
         is_encoder_decoder=binder.has_encoder,
-        is_parallel="attn_out" in parts and "resid_mid" not in parts,
+        is_parallel="attn_out" in parts and binder.arch.main.kinds[0].parallel,
         is_gated="mlp_gate" in parts,
         has_stream_norm=binder.arch.main.kinds[0].stream_norm,
         n_streams=_size(infos, "streams_pre", "stream") or 1,

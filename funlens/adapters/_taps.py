@@ -14,6 +14,7 @@ from funlens.adapters._language import (
     Mixer,
     Mlp,
     Path,
+    Place,
     Stack,
 )
 from funlens.adapters._tree import Sizes, features, find, first, joined, number
@@ -131,7 +132,7 @@ class Binder:
 
 
 def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
-    """List the paths of a stack's blocks.
+    """List the blocks of a stack's layers: the path of each.
 
     Raises:
         UnsupportedConfigError: There is no list of blocks where the table says.
@@ -144,7 +145,9 @@ def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
             f"it has no list of blocks at {stack.blocks!r}; transformers may have "
             "renamed it",
         )
-    return tuple(f"{path}.{name}" for name, _ in found.named_children())
+    times = len(stack.halves) or 1
+    names = (name for name, _ in found.named_children() for _ in range(times))
+    return tuple(f"{path}.{name}" for name in names)
 
 
 def taps_of(binder: Binder) -> tuple[Tap, ...]:
@@ -168,7 +171,7 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         _Layer(
             binder=binder,
             config=config,
-            block=_kind(binder, stack, path),
+            block=_kind(binder, stack, path, layer),
             path=path,
             stack=name,
             layer=layer,
@@ -201,8 +204,10 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         yield model_tap("ln_final_normalized", ln_final, "out")
 
 
-def _kind(binder: Binder, stack: Stack, path: str) -> Block:
-    """Pick what one block of a stack looks like."""
+def _kind(binder: Binder, stack: Stack, path: str, layer: int) -> Block:
+    """Pick what one layer of a stack looks like."""
+    if stack.halves:
+        return stack.halves[layer % len(stack.halves)]
     for block in stack.kinds:
         if not block.needs or binder.at(block.needs, path):
             return block
@@ -251,13 +256,14 @@ class _Layer:
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
         for tap in self._every():
-            if not self.block.streams or tap.site.part not in _ADDED:
-                yield tap
+            part = tap.site.part
+            if part in self.block.hidden or (self.block.streams and part in _ADDED):
+                continue
+            yield tap
 
     def _every(self) -> Iterator[Tap]:
         block = self.block
-        start = self.at(block.start)
-        yield self.passed("pre", start, "out" if start else "in")
+        yield self.passed("pre", block.start)
         yield from self.norm("ln1", block.ln1)
         attention = self.chosen(block.attention)
         if attention is not None:
@@ -272,13 +278,19 @@ class _Layer:
         note = block.unsummed
         if block.stream_norm:
             note = "a norm stands on the stream itself"
-        yield self.passed("post", "", "out", note=note)
+        yield self.passed("post", block.end, note=note)
 
-    def passed(self, end: str, path: str, side: Side, *, note: str = "") -> Tap:
+    def passed(
+        self, end: Literal["pre", "post"], place: Place | None, *, note: str = ""
+    ) -> Tap:
         """What blocks pass to each other: one stream, or several."""
+        side: Side = "in" if end == "pre" else "out"
+        path = self.at(place[1]) if place else ""
+        side = place[0] if place and path else side
         layout = self.block.streams
         if not layout:
-            return self.tap(f"resid_{end}", path, side, note=note)
+            inner = bool(path) and side == "in"
+            return self.tap(f"resid_{end}", path, side, note=note, rejoins=inner)
         count = self.binder.sizes.streams(self.config)
         views = {"inner": WHOLE, "flat": Heads(count), "first": StreamsFirst()}
         sizes = {"stream": count}

@@ -32,8 +32,10 @@ from funlens.data._json import (
 )
 from funlens.data._parts import (
     AXES,
+    ENTERING,
     INTEGER_PARTS,
     LAYER_PARTS,
+    LEAVING,
     MODEL_PARTS,
     axes_of,
     axis_of,
@@ -52,6 +54,7 @@ __all__ = [
     "BosPolicy",
     "Clamp",
     "DECIDING",
+    "ENTERING",
     "ForwardEdit",
     "Freeze",
     "Generated",
@@ -59,6 +62,7 @@ __all__ = [
     "Interchange",
     "Intervention",
     "LAYER_PARTS",
+    "LEAVING",
     "MODEL_PARTS",
     "Mean",
     "ModelSpec",

@@ -77,6 +77,12 @@ LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 AXES: Final[Mapping[str, tuple[str, ...]]] = {**MODEL_PARTS, **LAYER_PARTS}
 
+ENTERING: Final = ("resid_pre", "streams_pre")
+"""What enters a layer: one stream, or several."""
+
+LEAVING: Final = ("resid_post", "streams_post")
+"""What leaves it."""
+
 INTEGER_PARTS: Final = frozenset({"router_indices"})
 """Parts that hold indices (`int64`) rather than activations."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import torch
@@ -17,6 +17,8 @@ from funlens.adapters import (
 )
 from funlens.data import (
     AXES,
+    ENTERING,
+    LEAVING,
     ActivationCache,
     Backward,
     Intervention,
@@ -39,8 +41,6 @@ from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
 from funlens.engine._trace import Stop, Trace
 from funlens.engine._where import resolved
 from funlens.errors import OptionError, ShapeError
-
-_ENTERING: Final = frozenset({"resid_pre", "streams_pre"})
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -387,8 +387,9 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
             problem = f"layer {stop} of {spec.n_layers}"
             raise OptionError("stop_at_layer", problem, (f"0..{spec.n_layers}",))
         last = stop == spec.n_layers
-        point: Point = (machinery.blocks[stop - last], "out" if last else "in")
-        trace.stop = point
+        part = LEAVING[spec.n_streams > 1] if last else ENTERING[spec.n_streams > 1]
+        tap = machinery.taps[Site(part=part, layer=stop - last)]
+        trace.stop = (tap.path, tap.side)
     if start is not None and options.residual is not None:
         if not 0 <= start < spec.n_layers:
             problem = f"layer {start} of {spec.n_layers}"
@@ -399,9 +400,14 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
                 f"the blocks of {spec.model_type} pass more than "
                 "the residual to each other, so none can be left out",
             )
+        if start and machinery.blocks[start] == machinery.blocks[start - 1]:
+            raise OptionError(
+                "start_at_layer",
+                f"layer {start} begins within a block of HuggingFace's, which can only "
+                "be left out whole",
+            )
         known = {"batch": frame.batch, "pos": frame.n_pos, "stream": spec.n_streams}
-        entering = "streams_pre" if spec.n_streams > 1 else "resid_pre"
-        axes = AXES[entering]
+        axes = AXES[ENTERING[spec.n_streams > 1]]
         expected = tuple(known.get(axis, spec.d_model) for axis in axes)
         if tuple(options.residual.shape) != expected:
             shape = tuple(options.residual.shape)
@@ -453,7 +459,7 @@ def _reached(
             return True
         if site.layer is None:
             return site.part in {"embed", "pos_embed"} or after
-        reaches = stop is not None and site.layer == stop and site.part in _ENTERING
+        reaches = stop is not None and site.layer == stop and site.part in ENTERING
         return start <= site.layer < end or reaches
 
     return tuple(site for site in wanted if passed(site))

@@ -112,12 +112,12 @@ class Trace:
 
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
         tensor = _tensor_of(raw, step.tap.index)
-        if step.rejoin:
-            was, mid, *outs = (self.stashes.pop(name) for name in step.rejoin)
-            added = outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
-            joined = unless_same(mid == was, tensor, mid + added)
-            return _put(raw, step.tap.index, joined)
         value = self._read(step.tap, tensor, seen)
+        if step.rejoin:
+            was, moved, *outs = (self.stashes.pop(name) for name in step.rejoin)
+            added = outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
+            joined = unless_same(moved == was, value, moved + added)
+            return _put(raw, step.tap.index, step.tap.view.write(tensor, joined))
         new = value
         offset = self._offset(step.tap, value)
         for edit in step.edits:
@@ -138,7 +138,6 @@ class Trace:
                 self._keep(keep.site, part, in_place=step.tap.in_place)
         if step.stash:
             self.stashes[step.stash] = passed
-            self.stashes[f"{step.stash}.was"] = value
         return raw
 
     def _linked(self, value: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def transplant(subject: Subject) -> LawResult:
     if not spec.engine.can_skip:
         why = "blocks pass more than the residual to each other"
         return worst(law, {}, 0.0, why_not=why)
-    reads = spec.engine.arch.main.kinds[0].reads_tokens
+    reads = spec.engine.arch.main.kinds[0].reads
     if reads:
         return worst(law, {}, 0.0, why_not=reads)
     other = dict(subject.inputs)

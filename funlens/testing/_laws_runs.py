@@ -14,7 +14,9 @@ def same_logits(subject: Subject) -> LawResult:
     module: Any = subject.untouched or subject.spec.module
     expected = module(**subject.inputs).logits
     plain = run(subject.spec, subject.inputs)
-    kept, _ = run_with_cache(subject.spec, subject.inputs, capture=[Part(subject.leaving)])
+    kept, _ = run_with_cache(
+        subject.spec, subject.inputs, capture=[Part(subject.leaving)]
+    )
     found = {
         "run": exactly(plain, expected),
         "run_with_cache": exactly(kept, expected),

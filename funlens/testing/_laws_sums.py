@@ -6,9 +6,8 @@ import attrs
 import torch
 
 from funlens.adapters import Machinery, find, head_results
+from funlens.data import ENTERING, LEAVING
 from funlens.testing._subject import (
-    ENTERING,
-    LEAVING,
     LawResult,
     Subject,
     differ,

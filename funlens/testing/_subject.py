@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from funlens.adapters import Machinery
-from funlens.data import ActivationCache, ModelSpec, Site
+from funlens.data import ENTERING, LEAVING, ActivationCache, ModelSpec, Site
 
 TOLERANCE: Final[Mapping[torch.dtype, float]] = {
     torch.float64: 1e-10,  # sums of a few hundred terms of size 1
@@ -18,12 +18,6 @@ TOLERANCE: Final[Mapping[torch.dtype, float]] = {
 }
 """Largest difference, relative to the largest value where that is above 1."""
 
-
-ENTERING: Final = ("resid_pre", "streams_pre")
-"""What enters a block."""
-
-LEAVING: Final = ("resid_post", "streams_post")
-"""What leaves it."""
 
 PADS: Final = 3
 """How many padding tokens the law of padding puts in front or behind."""
