@@ -13,6 +13,7 @@ from funlens.adapters._families_common import (
     causal,
     with_attention,
 )
+from funlens.adapters._families_layouts import LAYOUTS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
 from funlens.adapters._families_streams import STREAMS
@@ -515,6 +516,7 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *RECURRENT,
     *RARE,
     *STREAMS,
+    *LAYOUTS,
     *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

@@ -9,9 +9,7 @@ from funlens.adapters._language import (
     Architecture,
     Attention,
     Block,
-    Experts,
     Mixer,
-    Mlp,
     Stack,
 )
 
@@ -59,44 +57,16 @@ _QWEN4: Final = Block(
     reads="some of its layers look up pieces of the text",
 )
 
-
-def _half(at: int, block: Block) -> Block:
-    """One of the two layers within a block of LongCat's."""
-    return evolve(
-        block,
-        ln1=f"input_layernorm.{at}",
-        attention=(
-            evolve(
-                SELF,
-                path=f"self_attn.{at}",
-                q="q_b_proj",
-                kv="kv_b_proj",
-                q_latent="q_a_layernorm",
-                kv_latent="kv_a_layernorm",
-            ),
-        ),
-        ln2=f"post_attention_layernorm.{at}",
-        reads="experts that the first half of a block starts add to the second",
-    )
-
-
-_BETWEEN: Final = ("in", "input_layernorm.1")
-_LONGCAT: Final = Architecture(
-    model_types=("longcat_flash",),
+# what it predicts comes from the streams behind; parts hold all streams' positions
+_PROPHETNET: Final = Architecture(
+    model_types=("prophetnet",),
     main=Stack(
-        halves=(
-            _half(0, Block(end=_BETWEEN, mlp=(Mlp(path="mlps.0"),))),
-            _half(
-                1,
-                Block(
-                    start=_BETWEEN,
-                    mlp=(Experts(path="mlp"),),
-                    beside=(Mlp(path="mlps.1"),),
-                ),
-            ),
-        )
+        block=Block(streams="behind"),
+        embed="decoder.word_embeddings",
+        ln_final="",
     ),
-    no_func={"Vmap": "it goes through its experts in a loop"},
+    sizes={"n_streams": "ngram"},
+    maskless="its predicting streams depend on the length of the input",
 )
 
 _INKLING2: Final = Architecture(
@@ -163,7 +133,7 @@ STREAMS: Final[tuple[Architecture, ...]] = (
             can_skip=False,
         ),
     ),
-    _LONGCAT,
+    _PROPHETNET,
     _INKLING2,
 )
 """Tables of families with hyper-connections or alternating updates."""

@@ -71,9 +71,29 @@ class Machinery:
         return int(getattr(self.config, field)) + 1 if field else 0
 
     @property
+    def rows(self) -> int:
+        """How many rows of ids are one row of the stream."""
+        field = self.arch.codebooks
+        return int(getattr(self.config, field)) if field else 1
+
+    @property
     def can_skip(self) -> bool:
-        """Whether blocks of the main stack pass nothing but the stream on."""
-        return self.arch.main.kinds[0].can_skip
+        """Whether blocks of the main stack can be left out of a run."""
+        return not self.why_no_skip
+
+    @property
+    def why_no_skip(self) -> str:
+        """Why blocks of the main stack cannot be left out; empty where they can."""
+        main = self.arch.main
+        if main.scattered:
+            return "its blocks are no modules"
+        if main.rounds is not None:
+            return "its blocks run several times"
+        if self.arch.front:
+            return f"before the positions it is given stand {self.arch.front}"
+        if not main.kinds[0].can_skip:
+            return "its blocks pass more than the residual to each other"
+        return ""
 
     @property
     def stream(self) -> View:
@@ -146,7 +166,9 @@ class Machinery:
         return put_taps(
             bare_copy(self.module, replaced),
             taps,
-            blocks=dict.fromkeys(self.blocks, self.arch.main.kinds[0].extras),
+            blocks=dict.fromkeys(
+                self.blocks if self.can_skip else (), self.arch.main.kinds[0].extras
+            ),
             eager=eager,
             watched=self.watched,
             plain=self.arch.plain,

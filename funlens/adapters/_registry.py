@@ -97,8 +97,11 @@ def from_module(
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
     if unembed or not _is_body(skeleton):
         site = Site(part="logits")
-        sizes = {"vocab": _n_logits(skeleton, unembed, binder)}
-        taps[site] = Tap(site=site, path="", side="out", sizes=sizes)
+        sizes: dict[str, int | str] = {"vocab": _n_logits(skeleton, unembed, binder)}
+        if arch.codebooks:
+            sizes = {"vocab": binder.sizes.d_vocab, "batch": "rows"}
+        front = bool(arch.front)
+        taps[site] = Tap(site=site, path="", side="out", sizes=sizes, front=front)
     machinery = Machinery(
         module=skeleton,
         binder=binder,
@@ -133,7 +136,9 @@ def _held(skeleton: Any, end: Literal["input", "output"]) -> str:
         part = getattr(skeleton, f"get_{end}_embeddings")()
     except (NotImplementedError, AttributeError):
         return ""
-    return path_of(skeleton, part) if isinstance(part, nn.Module) else ""
+    if not isinstance(part, nn.Module) or isinstance(part, nn.ModuleList):
+        return ""  # of several, none is the model's own
+    return path_of(skeleton, part)
 
 
 def _is_body(skeleton: Any) -> bool:
@@ -269,7 +274,13 @@ def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:
 def _info(tap: Tap) -> SiteInfo:
     axes = AXES[tap.site.part]
     shape = tuple(tap.sizes.get(axis) or axis for axis in axes)
-    return SiteInfo(site=tap.site, axes=axes, shape=shape, read_only=tap.read_only)
+    return SiteInfo(
+        site=tap.site,
+        axes=axes,
+        shape=shape,
+        read_only=tap.read_only,
+        given=tap.given,
+    )
 
 
 def replaced(spec: ModelSpec, module: nn.Module) -> ModelSpec:

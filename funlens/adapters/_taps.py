@@ -25,9 +25,11 @@ from funlens.adapters._views import (
     Half,
     HeadPart,
     Heads,
+    PositionsFirst,
     Scaled,
     Slots,
     Square,
+    StreamsBehind,
     StreamsFirst,
     Swapped,
     Tokens,
@@ -75,6 +77,9 @@ class Tap:
         by_name: Whether the module looks at the name of the attention function.
         all_keys: Whether positions count all keys, also those of a cache.
         read_only: Why it cannot be changed; empty where it can.
+        given: The input without which it is not met.
+        visit: Which of the module's runs in one forward, where it runs several times.
+        front: Whether other positions may stand before those that the model is given.
     """
 
     site: Site
@@ -89,6 +94,9 @@ class Tap:
     by_name: bool = False
     all_keys: bool = False
     read_only: str = ""
+    given: str = ""
+    visit: int | None = None
+    front: bool = False
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -126,6 +134,12 @@ class Binder:
         """Resolve the alternatives of a path below a base; empty if none is there."""
         return first(self.module, path, base)
 
+    def config_of(self, stack: Stack) -> Any:
+        """Give the config that describes a stack."""
+        whole: Any = self.module.config
+        held = (getattr(one, stack.config, None) for one in (whole, self.config))
+        return next((found for found in held if found is not None), self.config)
+
     def below_body(self, path: Path) -> str:
         """Resolve a path below the model's body, or below the model."""
         return self.at(path, self.body) or self.at(path)
@@ -137,17 +151,36 @@ def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
     Raises:
         UnsupportedConfigError: There is no list of blocks where the table says.
     """
-    path = binder.below_body(stack.blocks)
-    found = find(binder.module, path) if path else None
+    return tuple(path for path, _ in _layers_of(binder, stack))
+
+
+def _layers_of(binder: Binder, stack: Stack) -> tuple[tuple[str, int | None], ...]:
+    """List the blocks of a stack's layers, and which of a block's runs each is."""
+    if stack.rounds is None:
+        blocks = _listed(binder, stack.blocks)
+        if stack.scattered:
+            return tuple((binder.body, None) for _ in blocks)
+        times = len(stack.halves) or 1
+        return tuple((path, None) for path in blocks for _ in range(times))
+    lists = [_listed(binder, path) for path in stack.rounds.lists]
+    runs = [0] * len(lists)
+    found: list[tuple[str, int | None]] = []
+    for which in stack.rounds.order(binder.config_of(stack)):
+        found += [(path, runs[which]) for path in lists[which]]
+        runs[which] += 1
+    return tuple(found)
+
+
+def _listed(binder: Binder, path: Path) -> tuple[str, ...]:
+    """List the paths of a list's modules."""
+    at = binder.below_body(path)
+    found = find(binder.module, at) if at else None
     if not isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
         raise UnsupportedConfigError(
             binder.arch.model_types[0],
-            f"it has no list of blocks at {stack.blocks!r}; transformers may have "
-            "renamed it",
+            f"it has no list of blocks at {path!r}; transformers may have renamed it",
         )
-    times = len(stack.halves) or 1
-    names = (name for name, _ in found.named_children() for _ in range(times))
-    return tuple(f"{path}.{name}" for name in names)
+    return tuple(f"{at}.{name}" for name, _ in found.named_children())
 
 
 def taps_of(binder: Binder) -> tuple[Tap, ...]:
@@ -165,18 +198,20 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
 
 
 def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
-    config = getattr(binder.config, stack.config) if stack.config else binder.config
-    blocks = blocks_of(binder, stack)
+    config = binder.config_of(stack)
+    placed = _layers_of(binder, stack)
     layers = [
         _Layer(
             binder=binder,
             config=config,
+            words=stack,
             block=_kind(binder, stack, path, layer),
             path=path,
             stack=name,
             layer=layer,
+            visit=visit,
         )
-        for layer, path in enumerate(blocks)
+        for layer, (path, visit) in enumerate(placed)
     ]
     width = {"d_model": binder.sizes.width(config)}
 
@@ -185,7 +220,8 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         at = find(binder.module, path)
         own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
         sizes = {**width, **own, "one": 1}
-        return Tap(site=site, path=path, side=side, sizes=sizes, **more)
+        tap = Tap(site=site, path=path, side=side, sizes=sizes, **more)
+        return _turned(tap, binder, stack)
 
     embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
     if embed:
@@ -200,8 +236,17 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         yield from layer.taps()
     ln_final = binder.below_body(stack.ln_final)
     if ln_final:
-        yield model_tap("ln_final_scale", ln_final, "scale")
-        yield model_tap("ln_final_normalized", ln_final, "out")
+        visit = placed[-1][1]
+        yield model_tap("ln_final_scale", ln_final, "scale", visit=visit)
+        yield model_tap("ln_final_normalized", ln_final, "out", visit=visit)
+
+
+def _turned(tap: Tap, binder: Binder, stack: Stack) -> Tap:
+    """Say of a tap what concerns its whole stack."""
+    front = stack is binder.arch.main and bool(binder.arch.front)
+    if not stack.positions_first or tap.side not in {"in", "out"}:
+        return attrs.evolve(tap, front=front)
+    return attrs.evolve(tap, front=front, view=PositionsFirst(tap.view))
 
 
 def _kind(binder: Binder, stack: Stack, path: str, layer: int) -> Block:
@@ -222,15 +267,19 @@ class _Layer:
 
     binder: Binder
     config: Any
+    words: Stack
     block: Block
     path: str
     stack: str
     layer: int
+    visit: int | None
 
     def at(self, path: Path, base: str = "") -> str:
         """Resolve a path below a part of the block, itself a path below the block."""
         names = (path,) if isinstance(path, str) else path
-        for name in names:
+        for word in names:
+            name = word.replace("{layer}", str(self.layer))
+            name = name.replace("{before}", str(self.layer - 1))
             absolute = name.startswith("/")
             start = self.path if absolute else joined(self.path, base)
             found = self.binder.at(name.removeprefix("/"), start)
@@ -250,8 +299,16 @@ class _Layer:
             "d_model": self.binder.sizes.width(self.config),
             **more.pop("sizes", {}),
         }
-        at = joined(self.path, path)
-        return Tap(site=site, path=at, side=side, sizes=sizes, **more)
+        tap = Tap(
+            site=site,
+            path=joined(self.path, path),
+            side=side,
+            sizes=sizes,
+            given=self.block.given,
+            visit=self.visit,
+            **more,
+        )
+        return _turned(tap, self.binder, self.words)
 
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
@@ -263,13 +320,16 @@ class _Layer:
 
     def _every(self) -> Iterator[Tap]:
         block = self.block
-        yield self.passed("pre", block.start)
+        yield self.passed("pre", block.start, note=self.unjoined)
         yield from self.norm("ln1", block.ln1)
         attention = self.chosen(block.attention)
         if attention is not None:
             yield from _Heads(self, attention, "").taps()
         yield from self.mixer()
-        cross = self.chosen(block.cross) if self.binder.has_encoder else None
+        has_source = self.binder.has_encoder or any(
+            words.given or block.given for words in block.cross
+        )
+        cross = self.chosen(block.cross) if has_source else None
         if cross is not None:
             yield from _Heads(self, cross, "cross_").taps()
         yield from self.middle()
@@ -290,13 +350,33 @@ class _Layer:
         layout = self.block.streams
         if not layout:
             inner = bool(path) and side == "in"
-            return self.tap(f"resid_{end}", path, side, note=note, rejoins=inner)
-        count = self.binder.sizes.streams(self.config)
-        views = {"inner": WHOLE, "flat": Heads(count), "first": StreamsFirst()}
+            return self.tap(
+                f"resid_{end}",
+                path,
+                side,
+                note=note,
+                rejoins=inner,
+                in_place=self.block.stream_changes,
+            )
+        count = self.binder.sizes.streams(self.config) + (layout == "behind")
+        views = {
+            "inner": WHOLE,
+            "flat": Heads(count),
+            "first": StreamsFirst(),
+            "behind": StreamsBehind(count),
+        }
         sizes = {"stream": count}
         return self.tap(
             f"streams_{end}", path, side, view=views[layout], sizes=sizes, note=note
         )
+
+    @property
+    def unjoined(self) -> str:
+        """Why what enters is not what the layer before gave."""
+        rounds = self.words.rounds
+        if rounds is None:
+            return self.block.unjoined
+        return rounds.between if self.path.rpartition(".")[2] == "0" else ""
 
     def chosen(self, alternatives: tuple[Attention, ...]) -> Attention | None:
         """Pick the first whose module and output projection are there."""
@@ -309,8 +389,10 @@ class _Layer:
                 words.kv,
                 words.fused.path if words.fused else "",
             )
-            has_source = any(self.at(way, path) for way in source)
-            if path and told and has_source and self.at(words.o, path):
+            # with no paths at all, the projections are no modules
+            has_source = not any(source) or any(self.at(way, path) for way in source)
+            out = not words.o or self.at(words.o, path)
+            if path and told and has_source and out:
                 return words
         return None
 
@@ -455,7 +537,8 @@ class _Heads:
         for tap in self._every():
             name = tap.site.part.removeprefix("cross_")
             if name not in self.words.hidden:
-                yield tap
+                given = self.words.given or tap.given
+                yield attrs.evolve(tap, given=given)
 
     def _every(self) -> Iterator[Tap]:
         words, path = self.words, self._path
@@ -478,6 +561,7 @@ class _Heads:
         )
         view = Square() if sink is None else BeforeSink()
         note = words.lossy if sink is None else "an attention sink"
+        note = note or self._front
         sizes: dict[str, int | str] = {"head": self._n_heads}
         if words.more_keys:
             sizes["key"] = "keys"
@@ -492,7 +576,13 @@ class _Heads:
             note=note,
             by_name=words.asks_by_name,
         )
-        yield from self._outputs()
+        if words.o:
+            yield from self._outputs()
+
+    @property
+    def _front(self) -> str:
+        """What keys and values stand before those that are shown."""
+        return self.layer.binder.arch.front if not self.layer.stack else ""
 
     def _inputs(self) -> Iterator[Tap]:
         words, path = self.words, self._path
@@ -559,7 +649,7 @@ class _Heads:
         count = self._n_heads
         mixed = self._at(words.z) or out
         sizes = self._axes("q", count, features(layer.module(mixed))[0] // count)
-        note = words.changes
+        note = words.changes or self._front
         if words.changed_in_place:
             note = "values change in place between projection and mixing"
         yield self._tap("z", mixed, "in", view=Heads(count), sizes=sizes, note=note)

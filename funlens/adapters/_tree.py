@@ -123,7 +123,7 @@ class Sizes:
     @property
     def n_ctx(self) -> int | None:
         """Longest input; None if there is no limit."""
-        return self._named("n_ctx", self.config, _CONTEXT) or None
+        return max(self._named("n_ctx", self.config, _CONTEXT), 0) or None  # -1 is none
 
     def width(self, config: Any) -> int:
         """Width of the residual stream."""

@@ -158,6 +158,42 @@ class Swapped:
 
 
 @attrs.frozen
+class StreamsBehind:
+    """Several streams, whose positions stand one stream behind the other."""
+
+    n_streams: int
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put the streams behind the positions."""
+        del batch
+        return _split(raw, 1, (self.n_streams, -1)).transpose(1, 2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the positions of each stream behind those of another."""
+        del raw
+        return value.transpose(1, 2).flatten(1, 2)
+
+
+@attrs.frozen
+class PositionsFirst:
+    """Positions before rows.
+
+    Attributes:
+        inner: How the value lies in a tensor with rows first.
+    """
+
+    inner: "View"
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put rows first."""
+        return self.inner.read(raw.transpose(0, 1), batch)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put positions first."""
+        return self.inner.write(raw.transpose(0, 1), value).transpose(0, 1)
+
+
+@attrs.frozen
 class StreamsFirst:
     """Several streams, whose axis comes before the rows."""
 
@@ -239,6 +275,8 @@ View: TypeAlias = (
     | Half
     | Swapped
     | StreamsFirst
+    | StreamsBehind
+    | PositionsFirst
     | Square
     | BeforeSink
     | Scaled

@@ -30,6 +30,7 @@ __all__ = [
     "ln2_scale",
     "ln_final_normalized",
     "ln_final_scale",
+    "local",
     "logits",
     "mlp_gate",
     "mlp_in",
@@ -37,6 +38,7 @@ __all__ = [
     "mlp_post",
     "mlp_pre",
     "mlp_proj",
+    "patches",
     "pattern",
     "pos_embed",
     "q",
@@ -240,3 +242,9 @@ vision: Final = _Stack("vision")
 
 audio: Final = _Stack("audio")
 """The same parts in an audio tower."""
+
+local: Final = _Stack("local")
+"""The same parts in what encodes bytes before they are joined to patches."""
+
+patches: Final = _Stack("patches")
+"""The same parts in what runs over patches of bytes."""

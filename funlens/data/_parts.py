@@ -97,7 +97,7 @@ SELECTED_AXES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The axes that each word of a selection can mean."""
 
-STACKS: Final = ("", "encoder", "vision", "audio")
+STACKS: Final = ("", "encoder", "vision", "audio", "local", "patches")
 """The main stack (the decoder, where there are two) and its companions."""
 
 # TransformerLens's name within a block, and the part here. Its hook_pre is the gate's

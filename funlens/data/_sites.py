@@ -21,7 +21,7 @@ from funlens.errors import SelectionError, SiteNotFoundError, nearest
 _WORDS: Final = tuple(SELECTED_AXES)
 _TL_BLOCK: Final = re.compile(r"blocks\.(\d+)\.(.+)")
 _OWN: Final = re.compile(
-    r"(?:(encoder|vision|audio)\.)?([a-z_][a-z_0-9]*)(?:\.(\d+))?(?:\[(.*)\])?"
+    rf"(?:({'|'.join(STACKS[1:])})\.)?([a-z_][a-z_0-9]*)(?:\.(\d+))?(?:\[(.*)\])?"
 )
 
 

@@ -20,12 +20,14 @@ class SiteInfo:
         axes: Names of its axes.
         shape: Sizes of its axes; a name where the size depends on the inputs.
         read_only: Why it cannot be changed; empty where it can.
+        given: The input without which it is not met; empty where none is needed.
     """
 
     site: Site
     axes: tuple[str, ...]
     shape: tuple[int | str, ...]
     read_only: str = ""
+    given: str = ""
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)

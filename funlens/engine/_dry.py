@@ -52,7 +52,7 @@ def dry_run(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     machinery: Machinery = spec.engine
     mode: Any = FakeTensorMode(allow_non_fake_inputs=True)
@@ -70,6 +70,7 @@ def dry_run(
             axes=_axes(site, tensor),
             shape=tuple(tensor.shape),
             read_only=machinery.taps[site.whole].read_only,
+            given=machinery.taps[site.whole].given,
         )
         for site, (tensor, *_) in _ordered(machinery, trace.captured)
     )

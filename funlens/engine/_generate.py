@@ -181,7 +181,7 @@ def generate_with_cache(
         FunlensError: Anything asked for that cannot be done, before the model runs.
     """
     prepared = _prompt(spec, inputs)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     _check_moving(interventions)
     given = {**options, "max_new_tokens": max_new_tokens}

@@ -42,7 +42,7 @@ def run_with_grads(
         ShapeError: The metric gives more than one number for each row.
     """
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     with torch.enable_grad():
         options = Options(grad=True)

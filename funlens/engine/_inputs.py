@@ -9,7 +9,13 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import active_transforms, is_functional, padding_mask, to_tokens
+from funlens.adapters import (
+    Stack,
+    active_transforms,
+    is_functional,
+    padding_mask,
+    to_tokens,
+)
 from funlens.data import ModelSpec
 from funlens.errors import InputError
 
@@ -85,12 +91,28 @@ def prepare(
             "Pass text, a token tensor, or what the tokenizer returns",
         )
     _check_tokens(spec, source, inputs_embeds="inputs_embeds" in given)
+    rows = spec.engine.rows
+    if source.shape[0] % rows:
+        raise InputError(
+            f"there are {source.shape[0]} rows of ids",
+            f"a multiple of {rows}, one for each codebook",
+            "Put the codebooks of an example below each other",
+        )
     if isinstance(inputs, Mapping) or attention_mask is not None:
         mask = given.get("attention_mask")
     else:
         mask = _inferred_mask(spec, source)
     given.pop("attention_mask", None)
-    frame = _frame(source, mask)
+    if spec.engine.arch.keeps_cache:
+        given.setdefault("use_cache", True)
+    frame = _frame(source[::rows], mask)
+    maskless = spec.engine.arch.maskless
+    if maskless and frame.starts is not None:
+        raise InputError(
+            f"rows are padded, and {maskless}",
+            "rows of one length",
+            "Run rows of other lengths apart",
+        )
     unpadded = spec.engine.arch.unpadded
     if unpadded and frame.starts is not None and any(frame.starts):
         raise InputError(
@@ -102,7 +124,9 @@ def prepare(
         given["attention_mask"] = mask.to(torch.long)
         _place_positions(spec, given, mask)
     if not spec.is_encoder_decoder:
-        return Prepared(kwargs=given, frames={"": frame})
+        others: Mapping[str, Stack] = spec.engine.arch.others
+        alike = (name for name, stack in others.items() if stack.same_positions)
+        return Prepared(kwargs=given, frames={"": frame, **dict.fromkeys(alike, frame)})
     return _with_decoder(spec, given, frame)
 
 

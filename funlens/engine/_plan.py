@@ -126,17 +126,30 @@ def named(index: int, record: Intervention) -> str:
     return f"interventions[{index}] ({type(record).__name__})"
 
 
+def lacking(spec: ModelSpec, site: Site, given: Mapping[str, object]) -> str:
+    """Name the input without which a site is not met; empty where nothing lacks."""
+    name: str = tap_of(spec, site).given
+    return name if name and given.get(name) is None else ""
+
+
 def captured_sites(
-    spec: ModelSpec, capture: Sequence[SiteLike] | Every
+    spec: ModelSpec, capture: Sequence[SiteLike] | Every, given: Mapping[str, object]
 ) -> tuple[Site, ...]:
     """Spell out which sites a capture means.
+
+    Args:
+        spec: The model.
+        capture: Sites, parts in all layers, or names. Of all sites, or all layers,
+            those are left out that are only met with an input that is not there.
+        given: The model's inputs.
 
     Raises:
         SiteNotFoundError: The model has no such site.
         InputError: It is empty, or one site rather than a list of them.
     """
     if isinstance(capture, Every):
-        return tuple(i.site for i in spec.sites if i.site.part != "head_result")
+        every = (i.site for i in spec.sites if i.site.part != "head_result")
+        return tuple(site for site in every if not lacking(spec, site, given))
     if isinstance(capture, (str, Site, Part)):
         raise InputError("`capture` is one site", "a list", "Write `[site]`")
     if not capture:
@@ -147,11 +160,18 @@ def captured_sites(
     for like in capture:
         wanted = to_sites(like, n_layers=spec.n_layers, gated=spec.is_gated)
         if isinstance(like, Part) or like in AXES:
-            wanted = tuple(s for s in _layers_of(spec, wanted))
+            wanted = _layers_of(spec, wanted)
+            met = tuple(site for site in wanted if not _lacks(spec, site, given))
+            wanted = met or wanted
         for site in wanted:
             tap_of(spec, site)
             found[site] = None
     return tuple(found)
+
+
+def _lacks(spec: ModelSpec, site: Site, given: Mapping[str, object]) -> bool:
+    held = site.whole in spec.engine.taps
+    return held and bool(lacking(spec, site, given))
 
 
 def _layers_of(spec: ModelSpec, wanted: tuple[Site, ...]) -> tuple[Site, ...]:

@@ -37,10 +37,17 @@ from funlens.engine._inputs import (
     compiled_kwargs,
     prepare,
 )
-from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
+from funlens.engine._plan import (
+    EVERY,
+    Every,
+    Plan,
+    captured_sites,
+    lacking,
+    make_plan,
+)
 from funlens.engine._trace import Stop, Trace
 from funlens.engine._where import resolved
-from funlens.errors import OptionError, ShapeError
+from funlens.errors import InputError, OptionError, ShapeError
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -184,7 +191,7 @@ def run_with_cache(
         finite=finite,
     )
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     if isinstance(capture, Every):
         wanted = _reached(spec, wanted, options)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
@@ -207,8 +214,22 @@ def check(
         ExceptionGroup: Every fault, each an error of funlens's own.
     """
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
-    make_plan(spec, prepared.frames, interventions, captured=wanted)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
+    plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
+    _check_given(spec, plan, prepared)
+
+
+def _check_given(spec: ModelSpec, plan: Plan, prepared: Prepared) -> None:
+    """Refuse sites that are only met with an input that is not there."""
+    edited = (record.site for record in plan.interventions)
+    for site in (*edited, *plan.captured):
+        name = lacking(spec, site, prepared.kwargs)
+        if name:
+            raise InputError(
+                f"{site} is only met where the model is given `{name}`",
+                "it among the inputs",
+                "Pass a mapping that holds it, or leave the site out",
+            )
 
 
 @contextmanager
@@ -315,6 +336,7 @@ def traced(
     machinery: Machinery = spec.engine
     grad = links or _wants_grad(plan.interventions, options)
     _check_backward(plan.interventions, grad=grad)
+    _check_given(spec, plan, prepared)
     trace = Trace(
         plan,
         machinery,
@@ -355,7 +377,7 @@ def _entered(
             _check_params(module, params)
             more = {"use_cache": False} if accepts(module, "use_cache") else {}
             out = torch.func.functional_call(
-                module, dict(params), (), {**kwargs, **more}
+                module, dict(params), (), {**more, **kwargs}
             )
     except Stop as stop:
         return stop.residual
@@ -388,8 +410,7 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
             raise OptionError("stop_at_layer", problem, (f"0..{spec.n_layers}",))
         last = stop == spec.n_layers
         part = LEAVING[spec.n_streams > 1] if last else ENTERING[spec.n_streams > 1]
-        tap = machinery.taps[Site(part=part, layer=stop - last)]
-        trace.stop = (tap.path, tap.side)
+        trace.stop = machinery.taps[Site(part=part, layer=stop - last)]
     if start is not None and options.residual is not None:
         if not 0 <= start < spec.n_layers:
             problem = f"layer {start} of {spec.n_layers}"
@@ -397,8 +418,8 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
         if not machinery.can_skip:
             raise OptionError(
                 "start_at_layer",
-                f"the blocks of {spec.model_type} pass more than "
-                "the residual to each other, so none can be left out",
+                f"no block of {spec.model_type} can be left out: "
+                f"{machinery.why_no_skip}",
             )
         if start and machinery.blocks[start] == machinery.blocks[start - 1]:
             raise OptionError(

@@ -19,6 +19,7 @@ from funlens.adapters import (
 from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
 from funlens.engine._backward import with_gradient
 from funlens.engine._edits import changed
+from funlens.engine._front import Cuts, cut, cuts_of, put_back
 from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
 from funlens.engine._where import Axis, selected, written
@@ -58,7 +59,8 @@ class Trace:
         self.seen = 0
         self.start: tuple[str, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
-        self.stop: Point | None = None
+        self.stop: Tap | None = None
+        self.visits: dict[Point, int] = {}
         self.shift: tuple[Point, tuple[int, ...]] | None = None
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
         self.captured: dict[Site, list[Tensor]] = {}
@@ -75,7 +77,7 @@ class Trace:
         """Tell whether the run looks at a point."""
         return (
             point in self.plan.acts
-            or point == self.stop
+            or (self.stop is not None and point == (self.stop.path, self.stop.side))
             or (self.start is not None and point == (self.start[0], "in"))
             or (self.logits_at is not None and point == self.logits_at[0])
             or (self.shift is not None and point == self.shift[0])
@@ -90,6 +92,7 @@ class Trace:
         is_whole = self.seen > 0 and n_pos == self.seen + 1 and n_pos > 1
         self.offset = 0 if is_whole else self.seen
         self.seen = self.offset + n_pos
+        self.visits.clear()
 
     def skips(self, path: str) -> bool:
         """Tell whether a block is left out."""
@@ -101,14 +104,23 @@ class Trace:
             raw = self.machinery.stream.write(raw, self.start[1])
         if self.shift is not None and point == self.shift[0]:
             raw = _shifted(raw, self.shift[1])
+        visit = self._visit(point)
         for step in self.plan.acts.get(point, ()):
-            raw = self._step(step, raw, seen)
+            if step.tap.visit is None or step.tap.visit == visit:
+                raw = self._step(step, raw, seen)
         if self.logits_at is not None and point == self.logits_at[0]:
             raw = selected(raw, self.logits_at[1], 0)
-        if point == self.stop:
-            batch = self.frames[""].batch
-            raise Stop(self.machinery.stream.read(_tensor_of(raw, 0), batch))
+        stop = self.stop
+        if stop is not None and point == (stop.path, stop.side) and stop.visit == visit:
+            raise Stop(self._read(stop, _tensor_of(raw, stop.index), seen))
         return raw
+
+    def _visit(self, point: Point) -> int | None:
+        """Count how often a forward has come to a point, where it comes several times."""
+        if self.machinery.arch.main.rounds is None:
+            return None
+        self.visits[point] = self.visits.get(point, -1) + 1
+        return self.visits[point]
 
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
         tensor = _tensor_of(raw, step.tap.index)
@@ -117,7 +129,8 @@ class Trace:
             was, moved, *outs = (self.stashes.pop(name) for name in step.rejoin)
             added = outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
             joined = unless_same(moved == was, value, moved + added)
-            return _put(raw, step.tap.index, step.tap.view.write(tensor, joined))
+            joined = self._write(step.tap, tensor, (value, joined), seen)
+            return _put(raw, step.tap.index, joined)
         new = value
         offset = self._offset(step.tap, value)
         for edit in step.edits:
@@ -158,6 +171,10 @@ class Trace:
             return 0
         if tap.site.part == "logits" and self.seen > self.frames[""].n_pos:
             return self.seen - value.shape[1]
+        if (
+            tap.front and "pos" in tap.site.axes
+        ):  # of all it is given, it may run the last
+            return max(self.offset, self.seen - value.shape[tap.site.axes.index("pos")])
         return self.offset
 
     def _edited(self, edit: Edit, value: Tensor, *, offset: int) -> Tensor:
@@ -205,6 +222,16 @@ class Trace:
         return self.generators[index]
 
     def _read(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
+        whole = self._whole(tap, tensor, seen)
+        return cut(whole, self._cuts(tap, whole))
+
+    def _cuts(self, tap: Tap, whole: Tensor) -> Cuts:
+        if not tap.front:
+            return ()
+        window = self.seen - self.offset
+        return cuts_of(tap.site, whole, window=window, seen=self.seen)
+
+    def _whole(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
         batch = self.frames.get(tap.site.stack, UNKNOWN).batch or 1
         if tap.side == "scale":
             entered = tap.view.read(seen.entered, batch)
@@ -218,8 +245,11 @@ class Trace:
         self, tap: Tap, tensor: Tensor, values: tuple[Tensor, Tensor], seen: Seen
     ) -> Tensor:
         value, new = values
+        if tap.front:
+            value = self._whole(tap, tensor, seen)
+            new = put_back(value, new, self._cuts(tap, value))
         if tap.side == "scale":
-            folded = (part.reshape(*tensor.shape[:-1], 1) for part in values)
+            folded = (part.reshape(*tensor.shape[:-1], 1) for part in (value, new))
             return with_scale(seen.module, tensor, *folded)
         if tap.side == "heads":
             moved = (new - value).sum(-2)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from funlens.adapters import Machinery
 from funlens.data import Add, Patch, Scale, Set, Site, Zero
 from funlens.engine import run, run_with_cache
 from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
@@ -11,7 +12,7 @@ from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
 @torch.no_grad()
 def own_value(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
-    for info in subject.spec.sites:
+    for info in subject.sites():
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         if info.read_only:
             continue
@@ -26,7 +27,7 @@ def own_value(subject: Subject) -> LawResult:
 def all_editable(subject: Subject) -> LawResult:
     generator = torch.Generator().manual_seed(1)
     found: dict[str, float] = {}
-    for info in subject.spec.sites:
+    for info in subject.sites():
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         held = cache[info.site]
         known = dict(zip(info.axes, info.shape, strict=True))
@@ -79,17 +80,19 @@ def neutral_edits(subject: Subject) -> LawResult:
 def transplant(subject: Subject) -> LawResult:
     law = "a residual patched whole gives the other prompt's logits"
     spec = subject.spec
-    if not spec.engine.can_skip:
-        why = "blocks pass more than the residual to each other"
+    machinery: Machinery = spec.engine
+    scattered = machinery.arch.main.scattered  # one after the other nevertheless
+    why = machinery.arch.main.kinds[0].reads
+    why = why or ("" if scattered else machinery.why_no_skip)
+    if why:
         return worst(law, {}, 0.0, why_not=why)
-    reads = spec.engine.arch.main.kinds[0].reads
-    if reads:
-        return worst(law, {}, 0.0, why_not=reads)
     other = dict(subject.inputs)
     other["input_ids"] = subject.inputs["input_ids"].flip(1)
     found: dict[str, float] = {}
     for layer in range(spec.n_layers):
         site = Site(part=subject.entering, layer=layer)
+        if site not in subject.cache:
+            continue
         expected, cache = run_with_cache(spec, other, capture=[site])
         got = run(spec, subject.inputs, [Patch(site, cache)])
         found[str(site)] = differ(got, expected)

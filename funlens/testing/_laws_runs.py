@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from funlens.data import Part, Site, Zero
 from funlens.engine import run, run_with_cache
@@ -33,9 +34,15 @@ def batch(subject: Subject) -> LawResult:
         return worst(law, {}, 0.0, why_not=mixes)
     whole = run(spec, subject.inputs)
     found: dict[str, float] = {}
-    for row in range(whole.shape[0]):
-        alone = {name: held[row : row + 1] for name, held in subject.inputs.items()}
-        found[f"row {row}"] = differ(run(spec, alone), whole[row : row + 1])
+    n_rows = whole.shape[0] // spec.engine.rows
+    for row in range(n_rows):
+
+        def alone(held: Tensor, row: int = row) -> Tensor:
+            each = held.shape[0] // n_rows
+            return held[row * each : (row + 1) * each]
+
+        one = {name: alone(held) for name, held in subject.inputs.items()}
+        found[f"row {row}"] = differ(run(spec, one), alone(whole))
     return worst(law, found, subject.tolerance)
 
 
@@ -43,25 +50,29 @@ def batch(subject: Subject) -> LawResult:
 def padding(subject: Subject) -> LawResult:
     law = "padding on either side changes no real position"
     spec = subject.spec
-    if spec.engine.arch.mixes_rows:
-        return worst(law, {}, 0.0, why_not=spec.engine.arch.mixes_rows)
+    arch = spec.engine.arch
+    if arch.mixes_rows or arch.maskless:
+        return worst(law, {}, 0.0, why_not=arch.mixes_rows or arch.maskless)
     if spec.is_encoder_decoder:
         return worst(law, {}, 0.0, why_not="checked on the encoder by the tests")
     tokens = subject.inputs["input_ids"]
     if spec.n_ctx is not None and tokens.shape[1] + PADS > spec.n_ctx:
         return worst(law, {}, 0.0, why_not="the input leaves no room for padding")
-    plain = run(spec, subject.inputs)
+    n_pos = tokens.shape[1]
+    plain = run(spec, subject.inputs)[:, -n_pos:]  # others may stand in front
     blank = tokens[:, :1].expand(-1, PADS)
     found: dict[str, float] = {}
     for side, parts in (("left", (blank, tokens)), ("right", (tokens, blank))):
         padded = torch.cat(parts, dim=1)
         mask = torch.cat([torch.ones_like(part) for part in parts], dim=1)
-        real = slice(PADS, None) if side == "left" else slice(0, tokens.shape[1])
-        if side == "left" and spec.engine.arch.unpadded:
+        real = slice(PADS, None) if side == "left" else slice(0, n_pos)
+        if side == "left" and arch.unpadded:
             continue
         mask[:] = 0
         mask[:, real] = 1
-        got = run(spec, padded, attention_mask=mask)[:, real]
+        given = {**subject.inputs, "input_ids": padded}
+        mask = mask[:: spec.engine.rows]
+        got = run(spec, given, attention_mask=mask)[:, -n_pos - PADS :][:, real]
         found[side] = differ(got, plain)
     return worst(law, found, subject.tolerance)
 

@@ -18,13 +18,18 @@ from funlens.testing._subject import (
 
 def blocks_join(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
+    why = "one layer"
     for stack, layer in subject.stacks():
         for entering, leaving in zip(ENTERING, LEAVING, strict=True):
             if subject.has(entering, layer + 1, stack):
+                note = subject.note(entering, layer + 1, stack)
+                if note:
+                    why = note
+                    continue
                 here = subject.at(leaving, layer, stack)
                 after = subject.at(entering, layer + 1, stack)
                 found[f"{stack}{layer}"] = exactly(here, after)
-    return worst("what leaves a block enters the next", found, 0.0, why_not="one layer")
+    return worst("what leaves a block enters the next", found, 0.0, why_not=why)
 
 
 _WRITERS: Final = ("attn_out", "ssm_out", "cross_out", "mlp_out", "dense_out")

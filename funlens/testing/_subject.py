@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from funlens.adapters import Machinery
-from funlens.data import ENTERING, LEAVING, ActivationCache, ModelSpec, Site
+from funlens.data import ENTERING, LEAVING, ActivationCache, ModelSpec, Site, SiteInfo
 
 TOLERANCE: Final[Mapping[torch.dtype, float]] = {
     torch.float64: 1e-10,  # sums of a few hundred terms of size 1
@@ -84,6 +84,12 @@ class Subject:
     def has(self, part: str, layer: int, stack: str = "") -> bool:
         """Tell whether a layer has a part."""
         return Site(part=part, layer=layer, stack=stack) in self.cache
+
+    def sites(self) -> Iterator[SiteInfo]:
+        """Go through the sites that the input lets the model pass."""
+        for info in self.spec.sites:
+            if not info.given or info.given in self.inputs:
+                yield info
 
     @property
     def entering(self) -> str:
