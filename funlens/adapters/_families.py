@@ -21,6 +21,7 @@ from funlens.adapters._language import (
     Architecture,
     Attention,
     Block,
+    Front,
     Fused,
     Mlp,
     Stack,
@@ -413,6 +414,7 @@ _BERTS: Final = (
             block=with_attention(_BERT_BLOCK, asks_by_name=True),
             embed_changes=True,
         ),
+        front=Front("a picture's patches", given="pixel_values"),
     ),
     Architecture(
         model_types=("megatron-bert",),

@@ -60,6 +60,7 @@ _QWEN4: Final = Block(
 # what it predicts comes from the streams behind; parts hold all streams' positions
 _PROPHETNET: Final = Architecture(
     model_types=("prophetnet",),
+    when={"is_encoder_decoder": False},
     main=Stack(
         block=Block(streams="behind"),
         embed="decoder.word_embeddings",

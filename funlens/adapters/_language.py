@@ -307,6 +307,21 @@ class Stack:
         return self.block or self.halves
 
 
+@attrs.frozen
+class Front:
+    """What a model puts in front of the positions it is given.
+
+    It is left out of every site, so that position 0 is the first token's.
+
+    Attributes:
+        what: What that is.
+        given: The input without which nothing stands there; empty where it always does.
+    """
+
+    what: str
+    given: str = ""
+
+
 @attrs.frozen(kw_only=True)
 class Architecture:
     """How one family spells its sites and weights.
@@ -328,8 +343,7 @@ class Architecture:
         mixes_rows: Why a row of HuggingFace's own model depends on the others.
         no_func: Transforms of `torch.func` (`Vmap`, `Grad`, `Jvp`) that HuggingFace's
             own code cannot pass, and why.
-        front: What the model puts in front of the positions it is given; it is left
-            out of every site, so that position 0 is the first token's.
+        front: What the model puts in front of the positions it is given.
         codebooks: Config field that tells how many rows of ids are one row.
         keeps_cache: Whether it computes other bits without its cache, so that runs
             have one too.
@@ -354,7 +368,7 @@ class Architecture:
     refusal: Callable[[nn.Module], str] | None = None
     mixes_rows: str = ""
     no_func: Mapping[str, str] = attrs.field(factory=dict[str, str])
-    front: str = ""
+    front: Front | None = None
     codebooks: str = ""
     keeps_cache: bool = False
     maskless: str = ""

@@ -79,18 +79,29 @@ class Machinery:
     @property
     def can_skip(self) -> bool:
         """Whether blocks of the main stack can be left out of a run."""
-        return not self.why_no_skip
+        return not self.why_no_skip({})
 
-    @property
-    def why_no_skip(self) -> str:
-        """Why blocks of the main stack cannot be left out; empty where they can."""
+    def in_front(self, given: Mapping[str, object]) -> str:
+        """Say what stands in front of the positions of some inputs."""
+        front = self.arch.front
+        if front is None or (front.given and given.get(front.given) is None):
+            return ""
+        return front.what
+
+    def why_no_skip(self, given: Mapping[str, object]) -> str:
+        """Say why no block can be left out of a run; empty where some can.
+
+        Args:
+            given: The inputs of the run.
+        """
         main = self.arch.main
         if main.scattered:
             return "its blocks are no modules"
         if main.rounds is not None:
             return "its blocks run several times"
-        if self.arch.front:
-            return f"before the positions it is given stand {self.arch.front}"
+        front = self.in_front(given)
+        if front:
+            return f"{front} stand in front of the positions it is given"
         if not main.kinds[0].can_skip:
             return "its blocks pass more than the residual to each other"
         return ""

@@ -100,7 +100,7 @@ def from_module(
         sizes: dict[str, int | str] = {"vocab": _n_logits(skeleton, unembed, binder)}
         if arch.codebooks:
             sizes = {"vocab": binder.sizes.d_vocab, "batch": "rows"}
-        front = bool(arch.front)
+        front = arch.front is not None
         taps[site] = Tap(site=site, path="", side="out", sizes=sizes, front=front)
     machinery = Machinery(
         module=skeleton,

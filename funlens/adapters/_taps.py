@@ -243,7 +243,7 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
 
 def _turned(tap: Tap, binder: Binder, stack: Stack) -> Tap:
     """Say of a tap what concerns its whole stack."""
-    front = stack is binder.arch.main and bool(binder.arch.front)
+    front = stack is binder.arch.main and binder.arch.front is not None
     if not stack.positions_first or tap.side not in {"in", "out"}:
         return attrs.evolve(tap, front=front)
     return attrs.evolve(tap, front=front, view=PositionsFirst(tap.view))
@@ -561,7 +561,6 @@ class _Heads:
         )
         view = Square() if sink is None else BeforeSink()
         note = words.lossy if sink is None else "an attention sink"
-        note = note or self._front
         sizes: dict[str, int | str] = {"head": self._n_heads}
         if words.more_keys:
             sizes["key"] = "keys"
@@ -578,11 +577,6 @@ class _Heads:
         )
         if words.o:
             yield from self._outputs()
-
-    @property
-    def _front(self) -> str:
-        """What keys and values stand before those that are shown."""
-        return self.layer.binder.arch.front if not self.layer.stack else ""
 
     def _inputs(self) -> Iterator[Tap]:
         words, path = self.words, self._path
@@ -649,7 +643,7 @@ class _Heads:
         count = self._n_heads
         mixed = self._at(words.z) or out
         sizes = self._axes("q", count, features(layer.module(mixed))[0] // count)
-        note = words.changes or self._front
+        note = words.changes
         if words.changed_in_place:
             note = "values change in place between projection and mixing"
         yield self._tap("z", mixed, "in", view=Heads(count), sizes=sizes, note=note)

@@ -348,7 +348,7 @@ def traced(
         or (machinery.arch.biased_masks and (grad or is_functional())),
     )
     trace.shift = _shift(spec, prepared)
-    _set_bounds(spec, trace, options, prepared.main)
+    _set_bounds(spec, trace, options, prepared)
     _set_logits(spec, trace, options, prepared)
     eager = plan.needs_eager or trace.forces_eager
     lent: AbstractContextManager[nn.Module] = (
@@ -397,8 +397,11 @@ def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
             )
 
 
-def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -> None:
+def _set_bounds(
+    spec: ModelSpec, trace: Trace, options: Options, prepared: Prepared
+) -> None:
     machinery: Machinery = spec.engine
+    frame = prepared.main
     start, stop = options.start_at_layer, options.stop_at_layer
     if (start is None) != (options.residual is None):
         raise OptionError(
@@ -415,11 +418,11 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
         if not 0 <= start < spec.n_layers:
             problem = f"layer {start} of {spec.n_layers}"
             raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
-        if not machinery.can_skip:
+        why = machinery.why_no_skip(prepared.kwargs)
+        if why:
             raise OptionError(
                 "start_at_layer",
-                f"no block of {spec.model_type} can be left out: "
-                f"{machinery.why_no_skip}",
+                f"no block of {spec.model_type} can be left out: {why}",
             )
         if start and machinery.blocks[start] == machinery.blocks[start - 1]:
             raise OptionError(

@@ -83,7 +83,7 @@ def transplant(subject: Subject) -> LawResult:
     machinery: Machinery = spec.engine
     scattered = machinery.arch.main.scattered  # one after the other nevertheless
     why = machinery.arch.main.kinds[0].reads
-    why = why or ("" if scattered else machinery.why_no_skip)
+    why = why or ("" if scattered else machinery.why_no_skip(subject.inputs))
     if why:
         return worst(law, {}, 0.0, why_not=why)
     other = dict(subject.inputs)

@@ -60,21 +60,26 @@ def padding(subject: Subject) -> LawResult:
         return worst(law, {}, 0.0, why_not="the input leaves no room for padding")
     n_pos = tokens.shape[1]
     plain = run(spec, subject.inputs)[:, -n_pos:]  # others may stand in front
-    blank = tokens[:, :1].expand(-1, PADS)
     found: dict[str, float] = {}
-    for side, parts in (("left", (blank, tokens)), ("right", (tokens, blank))):
-        padded = torch.cat(parts, dim=1)
-        mask = torch.cat([torch.ones_like(part) for part in parts], dim=1)
+    for side in ("right",) if arch.unpadded else ("left", "right"):
+        given = {
+            name: _padded(held, n_pos, side) for name, held in subject.inputs.items()
+        }
+        mask = torch.zeros_like(given["input_ids"])[:: spec.engine.rows]
         real = slice(PADS, None) if side == "left" else slice(0, n_pos)
-        if side == "left" and arch.unpadded:
-            continue
-        mask[:] = 0
         mask[:, real] = 1
-        given = {**subject.inputs, "input_ids": padded}
-        mask = mask[:: spec.engine.rows]
         got = run(spec, given, attention_mask=mask)[:, -n_pos - PADS :][:, real]
         found[side] = differ(got, plain)
     return worst(law, found, subject.tolerance)
+
+
+def _padded(held: Tensor, n_pos: int, side: str) -> Tensor:
+    """Lengthen what has a column for each position, by its first."""
+    if held.ndim < 2 or held.shape[1] != n_pos:  # noqa: PLR2004 -- batch and pos
+        return held
+    blank = held[:, :1].expand(-1, PADS, *held.shape[2:])
+    parts = [blank, held] if side == "left" else [held, blank]
+    return torch.cat(parts, dim=1)
 
 
 @torch.no_grad()

@@ -62,13 +62,12 @@ def writes_sum(subject: Subject) -> LawResult:
 
 def patterns(subject: Subject) -> LawResult:
     law = "pattern rows sum to 1, and see nothing later"
-    machinery: Machinery = subject.spec.engine
     found: dict[str, float] = {}
     for site, pattern in subject.cache.items():
         if site.part not in {"pattern", "cross_pattern"}:
             continue
         off = pattern.float().sum(-1) - 1
-        if machinery.taps[site].note:  # rows sum to less than 1
+        if subject.note(site.part, site.layer or 0, site.stack):  # rows sum to less than 1
             off = off.clamp(min=0.0)
         found[f"sum {site}"] = float(off.abs().max())
         if subject.spec.is_causal and site.part == "pattern" and not site.stack:

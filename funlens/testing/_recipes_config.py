@@ -63,7 +63,7 @@ _TINY: Final[dict[str, object]] = {
     "qk_rope_head_dim": 4,
     "v_head_dim": 4,
     "index_head_dim": 8,
-    "index_n_heads": 8,  # with few, all are off for several keys, which then tie
+    "index_n_heads": 2,
     "index_topk": 4,
     # recurrences
     "state_size": 4,

@@ -108,7 +108,9 @@ class Subject:
     def note(self, part: str, layer: int, stack: str = "") -> str:
         """Say what does not hold of a site, and why; empty where all does."""
         machinery: Machinery = self.spec.engine
-        return machinery.taps[Site(part=part, layer=layer, stack=stack)].note
+        tap = machinery.taps[Site(part=part, layer=layer, stack=stack)]
+        unseen = machinery.in_front(self.inputs) if part in {"pattern", "z"} else ""
+        return tap.note or (unseen if tap.front else "")
 
     def stacks(self) -> Iterator[tuple[str, int]]:
         """Go through all layers of all stacks."""
