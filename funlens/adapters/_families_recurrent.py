@@ -1,5 +1,6 @@
 """The tables of families that mix positions by recurrences or convolutions."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from attrs import evolve
@@ -18,10 +19,11 @@ from funlens.adapters._language import (
     Experts,
     Mixer,
     Mlp,
+    Place,
     Stack,
 )
 
-_PARTS: Final = {
+_PARTS: Final[Mapping[str, Place]] = {
     "ssm_proj": (
         "out",
         ("in_proj", "in_proj_qkvz", "in_proj_qkv", "qkv_proj", "linear_x"),

@@ -167,7 +167,7 @@ class Mixer:
         path: The module.
         o: Its output projection, below it.
         needs: What tells this alternative from others, below it.
-        parts: Inner sites, and where each is met: `"in"` or `"out"` of a path.
+        parts: Inner sites, and where each is met.
         added: Module whose output the block adds; the mixer itself if empty.
         multiplier: As for a block, of this part alone.
     """
@@ -175,9 +175,7 @@ class Mixer:
     path: Path
     o: Path = OUT
     needs: Path = ""
-    parts: Mapping[str, tuple[Literal["in", "out"], Path]] = attrs.field(
-        factory=dict[str, tuple[Literal["in", "out"], Path]]
-    )
+    parts: Mapping[str, Place] = attrs.field(factory=dict[str, Place])
     added: Path = ""
     multiplier: str | float = ""
 

@@ -561,9 +561,9 @@ class _Heads:
         )
         view = Square() if sink is None else BeforeSink()
         note = words.lossy if sink is None else "an attention sink"
-        sizes: dict[str, int | str] = {"head": self._n_heads}
+        sizes = {"head": self._n_heads}
         if words.more_keys:
-            sizes["key"] = "keys"
+            sizes = {**sizes, "key": "keys"}
         scores = f"{'' if self.prefix else 'attn_'}scores"
         yield self._tap(scores, path, "scores", view=view, sizes=sizes)
         yield self._tap(

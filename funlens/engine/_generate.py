@@ -301,6 +301,14 @@ def _check_options(spec: ModelSpec, options: Mapping[str, Any], *, edits: bool) 
             "a causal model with a language head",
             "Use `run`",
         )
+    machinery: Machinery = spec.engine
+    if machinery.rows > 1:
+        raise InputError(
+            f"{spec.model_type} writes several codebooks at once, each a step behind "
+            "the one before",
+            "a model that writes one token a step",
+            "Use `run` on codes that HuggingFace's `generate` gave",
+        )
     if edits and int(options.get("num_beams") or 1) > 1:
         raise OptionError("num_beams", "beams reorder rows, so edits would meet others")
 

@@ -30,7 +30,6 @@ from funlens.data import (
 )
 from funlens.engine._edits import tensors
 from funlens.engine._inputs import (
-    Frame,
     Inputs,
     Prepared,
     accepts,
@@ -397,6 +396,19 @@ def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
             )
 
 
+def _check_skip(machinery: Machinery, start: int, prepared: Prepared) -> None:
+    """Refuse to leave out blocks that cannot be."""
+    why = machinery.why_no_skip(prepared.kwargs)
+    if why:
+        raise OptionError("start_at_layer", f"no block can be left out: {why}")
+    if start and machinery.blocks[start] == machinery.blocks[start - 1]:
+        raise OptionError(
+            "start_at_layer",
+            f"layer {start} begins within a block of HuggingFace's, which can only be "
+            "left out whole",
+        )
+
+
 def _set_bounds(
     spec: ModelSpec, trace: Trace, options: Options, prepared: Prepared
 ) -> None:
@@ -418,18 +430,7 @@ def _set_bounds(
         if not 0 <= start < spec.n_layers:
             problem = f"layer {start} of {spec.n_layers}"
             raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
-        why = machinery.why_no_skip(prepared.kwargs)
-        if why:
-            raise OptionError(
-                "start_at_layer",
-                f"no block of {spec.model_type} can be left out: {why}",
-            )
-        if start and machinery.blocks[start] == machinery.blocks[start - 1]:
-            raise OptionError(
-                "start_at_layer",
-                f"layer {start} begins within a block of HuggingFace's, which can only "
-                "be left out whole",
-            )
+        _check_skip(machinery, start, prepared)
         known = {"batch": frame.batch, "pos": frame.n_pos, "stream": spec.n_streams}
         axes = AXES[ENTERING[spec.n_streams > 1]]
         expected = tuple(known.get(axis, spec.d_model) for axis in axes)

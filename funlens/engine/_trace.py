@@ -91,6 +91,8 @@ class Trace:
         """Find the window of positions of a forward, of one or of several."""
         is_whole = self.seen > 0 and n_pos == self.seen + 1 and n_pos > 1
         self.offset = 0 if is_whole else self.seen
+        if is_whole:  # what earlier forwards kept comes again
+            self.captured.clear()
         self.seen = self.offset + n_pos
         self.visits.clear()
 
@@ -116,7 +118,7 @@ class Trace:
         return raw
 
     def _visit(self, point: Point) -> int | None:
-        """Count how often a forward has come to a point, where it comes several times."""
+        """Count how often a forward came to a point, where blocks run in rounds."""
         if self.machinery.arch.main.rounds is None:
             return None
         self.visits[point] = self.visits.get(point, -1) + 1
@@ -171,10 +173,6 @@ class Trace:
             return 0
         if tap.site.part == "logits" and self.seen > self.frames[""].n_pos:
             return self.seen - value.shape[1]
-        if (
-            tap.front and "pos" in tap.site.axes
-        ):  # of all it is given, it may run the last
-            return max(self.offset, self.seen - value.shape[tap.site.axes.index("pos")])
         return self.offset
 
     def _edited(self, edit: Edit, value: Tensor, *, offset: int) -> Tensor:

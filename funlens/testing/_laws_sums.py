@@ -67,7 +67,8 @@ def patterns(subject: Subject) -> LawResult:
         if site.part not in {"pattern", "cross_pattern"}:
             continue
         off = pattern.float().sum(-1) - 1
-        if subject.note(site.part, site.layer or 0, site.stack):  # rows sum to less than 1
+        note = subject.note(site.part, site.layer or 0, site.stack)
+        if note:  # rows sum to less than 1
             off = off.clamp(min=0.0)
         found[f"sum {site}"] = float(off.abs().max())
         if subject.spec.is_causal and site.part == "pattern" and not site.stack:

@@ -72,7 +72,12 @@ SPARSE_ATTENTION: Final[tuple[Recipe, ...]] = (
         indexer_types=("full", "shared"),
         num_key_value_heads=4,
     ),
-    _recipe("hy_v4", indexer_types=("full", "shared"), hc_mult=2),
+    _recipe(
+        "hy_v4",
+        indexer_types=("full", "shared"),
+        hc_mult=2,
+        index_n_heads=_INDEX_HEADS,
+    ),
     _recipe(
         "minimax_m3_vl_text",
         dense_intermediate_size=32,
