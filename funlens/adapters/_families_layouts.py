@@ -87,7 +87,7 @@ _MLLAMA: Final = Architecture(
                 needs="cross_attn",
                 given="cross_attention_states",
                 attention=(),
-                cross=(_PLAIN,),
+                cross=(evolve(_PLAIN, path="cross_attn"),),
                 unsummed="learned gates multiply what is added",
                 hidden={"cross_out": "a gate multiplies it", "mlp_out": "likewise"},
             ),

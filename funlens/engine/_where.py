@@ -89,13 +89,15 @@ def resolved(
             found.append(Axis(at=at, moves=moves, since=frame.n_pos))
             continue
         dropped = drops_axis(chosen)
-        if not sizes[axis]:
+        # other keys may stand behind those of the positions
+        size = sizes[axis] or (frame.n_pos if axis == "key" else 0)
+        if not size:
             found.append(Axis(at=at, dropped=dropped, later=chosen))
             continue
         padded = word in POSITION_WORDS
         indices = columns(
             chosen,
-            sizes[axis],
+            size,
             site=str(site),
             starts=frame.starts if padded else None,
             stops=frame.stops if padded else None,
