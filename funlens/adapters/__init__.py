@@ -16,10 +16,12 @@ from funlens.adapters._language import (
     Attention,
     Block,
     Experts,
+    Front,
     Fused,
     Mixer,
     Mlp,
     Path,
+    Rounds,
     Stack,
 )
 from funlens.adapters._load import load
@@ -109,6 +111,7 @@ __all__ = [
     "Encoded",
     "EveryRow",
     "Experts",
+    "Front",
     "Fused",
     "Half",
     "Heads",
@@ -121,6 +124,7 @@ __all__ = [
     "Path",
     "Point",
     "QK",
+    "Rounds",
     "Scaled",
     "Seen",
     "Sizes",

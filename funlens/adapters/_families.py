@@ -13,12 +13,15 @@ from funlens.adapters._families_common import (
     causal,
     with_attention,
 )
+from funlens.adapters._families_layouts import LAYOUTS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
+from funlens.adapters._families_streams import STREAMS
 from funlens.adapters._language import (
     Architecture,
     Attention,
     Block,
+    Front,
     Fused,
     Mlp,
     Stack,
@@ -198,11 +201,7 @@ _DEEPSEEK: Final = (
             ),
         ),
     ),
-    Architecture(
-        model_types=("deepseek_v32",),
-        main=Stack(block=_SPARSE_LATENT),
-        unpadded="its indexer chooses padded positions too",
-    ),
+    causal("deepseek_v32", block=_SPARSE_LATENT),
     # its layers share what an indexer chose
     causal("glm_moe_dsa", block=evolve(_SPARSE_LATENT, can_skip=False)),
 )
@@ -409,6 +408,15 @@ _BERTS: Final = (
         first_position="pad_token_id",
     ),
     Architecture(
+        model_types=("git",),
+        main=evolve(
+            _BERT_STACK,
+            block=with_attention(_BERT_BLOCK, asks_by_name=True),
+            embed_changes=True,
+        ),
+        front=Front("a picture's patches", given="pixel_values"),
+    ),
+    Architecture(
         model_types=("megatron-bert",),
         main=evolve(_BERT_STACK, block=_BERT_PRE_NORM, ln_final="encoder.ln"),
         is_causal="is_decoder",
@@ -510,6 +518,8 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     _T5,
     *RECURRENT,
     *RARE,
+    *STREAMS,
+    *LAYOUTS,
     *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

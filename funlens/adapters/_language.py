@@ -8,8 +8,8 @@ a path that is not there is left out. A path that begins with `/` starts at the 
 where it would start at the part otherwise.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import attrs
 from torch import nn
@@ -32,6 +32,7 @@ from funlens.adapters._spelling import (
 
 Path: TypeAlias = str | tuple[str, ...]
 Place: TypeAlias = tuple[Literal["in", "out"], Path]
+"""What enters or leaves a module."""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +82,8 @@ class Attention:
             so that `z == pattern @ v` does not hold; empty where nothing does.
         changed_in_place: Whether the family changes its projections in place.
         repeats_keys: Whether keys are repeated for each query head before rotation.
+        given: The input without which it does not run.
+        more_keys: What stands behind the positions' own keys, where something does.
         hidden: Sites that cannot be met on this family, and why.
     """
 
@@ -105,6 +108,8 @@ class Attention:
     changes: str = ""
     changed_in_place: bool = False
     repeats_keys: bool = False
+    given: str = ""
+    more_keys: str = ""
     hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
@@ -162,7 +167,7 @@ class Mixer:
         path: The module.
         o: Its output projection, below it.
         needs: What tells this alternative from others, below it.
-        parts: Inner sites, and where each is met: `"in"` or `"out"` of a path.
+        parts: Inner sites, and where each is met.
         added: Module whose output the block adds; the mixer itself if empty.
         multiplier: As for a block, of this part alone.
     """
@@ -181,15 +186,17 @@ class Block:
 
     Attributes:
         needs: What tells this kind of layer from the stack's others.
-        start: Module whose output the stream begins with, instead of the block's input.
+        given: The input without which it does not run.
+        start: Where the stream enters, if that is not the block's input.
+        end: Where it leaves, if that is not the block's output.
         ln1: Norm before attention.
         attention: Self-attention.
         mixer: A recurrence or convolution, instead of attention or beside it.
         ln1_post: Norm of what attention returns, before it is added.
         ln_cross: Norm before the attention over an encoder's output.
         cross: Attention over an encoder's output.
-        mid: Module that the stream between attention and MLP enters or leaves, as
-            `("in", path)` or `("out", path)`, where it is not the input of `ln2`.
+        mid: Where the stream between attention and MLP is, if that is not the input
+            of `ln2`.
         ln2: Norm before the MLP.
         mlp: The MLP or the mixture.
         beside: A dense MLP beside a mixture, whose output is added as well.
@@ -199,18 +206,28 @@ class Block:
         multiplier: Config field or number that multiplies what is added.
         extras: How many values a block returns after the residual.
         can_skip: Whether blocks pass nothing but the residual to each other.
+        streams: How a block passes several streams on, where it does: their axis is
+            `"inner"` before the last, `"flat"` in the last, or comes `"first"`, or
+            others stand `"behind"` the main one's positions. Then nothing is added to
+            one residual stream.
+        reads: What a block depends on beside the stream that enters it.
+        stream_changes: Whether the model changes the stream in place afterwards.
+        unjoined: Why what leaves a block is not what enters the next.
         unsummed: Why what a block adds is not the difference of its streams.
+        hidden: Sites that cannot be met on this family, and why.
     """
 
     needs: Path = ""
-    start: Path = ""
+    given: str = ""
+    start: Place | None = None
+    end: Place | None = None
     ln1: Path = ""
     attention: tuple[Attention, ...] = ()
     mixer: tuple[Mixer, ...] = ()
     ln1_post: Path = ""
     ln_cross: Path = ""
     cross: tuple[Attention, ...] = ()
-    mid: tuple[Literal["in", "out"], str] | None = None
+    mid: Place | None = None
     ln2: Path = ""
     mlp: tuple[Mlp | Experts, ...] = ()
     beside: tuple[Mlp, ...] = ()
@@ -220,7 +237,27 @@ class Block:
     multiplier: str | float = ""
     extras: int = 0
     can_skip: bool = True
+    streams: Literal["", "inner", "flat", "first", "behind"] = ""
+    reads: str = ""
+    stream_changes: bool = False
+    unjoined: str = ""
     unsummed: str = ""
+    hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+@attrs.frozen(kw_only=True)
+class Rounds:
+    """Lists of blocks that run several times in one forward: one layer each time.
+
+    Attributes:
+        lists: The lists, below the model's body.
+        order: Which of them each round runs, from the config.
+        between: Why what leaves a round is not what enters the next.
+    """
+
+    lists: tuple[str, ...]
+    order: Callable[[Any], Sequence[int]]
+    between: str
 
 
 @attrs.frozen(kw_only=True)
@@ -231,6 +268,13 @@ class Stack:
         blocks: The list of blocks, below the model's body.
         block: What a block looks like, or its kinds; the first counts whose needs are
             there.
+        halves: Layers that stand within one block of HuggingFace's, in order, where
+            those are several.
+        scattered: Whether blocks are no modules: the list of blocks tells how many
+            they are, paths start at the body, and `{layer}` stands for a layer's
+            number and `{before}` for that of the one before.
+        rounds: How blocks run, where they run several times.
+        positions_first: Whether positions come before rows in what modules pass.
         embed: Module whose output is the token embedding, as it enters the sum; the
             model's own input embedding if empty.
         embed_multiplier: Config field that multiplies the embedding afterwards.
@@ -238,21 +282,44 @@ class Stack:
         pos_embed: Learned positions.
         ln_final: Norm after the last block.
         config: Field of the config that describes this stack, where there are several.
+        same_positions: Whether its positions are the main stack's.
     """
 
     blocks: Path = BLOCKS
-    block: Block | tuple[Block, ...]
+    block: Block | tuple[Block, ...] = ()
+    halves: tuple[Block, ...] = ()
+    scattered: bool = False
+    rounds: Rounds | None = None
+    positions_first: bool = False
     embed: Path = ""
     embed_multiplier: str = ""
     embed_changes: bool = False
     pos_embed: Path = ""
     ln_final: Path = LN_FINAL
     config: str = ""
+    same_positions: bool = False
 
     @property
     def kinds(self) -> tuple[Block, ...]:
         """The kinds of blocks; what concerns all of them stands in the first."""
-        return (self.block,) if isinstance(self.block, Block) else self.block
+        if isinstance(self.block, Block):
+            return (self.block,)
+        return self.block or self.halves
+
+
+@attrs.frozen
+class Front:
+    """What a model puts in front of the positions it is given.
+
+    It is left out of every site, so that position 0 is the first token's.
+
+    Attributes:
+        what: What that is.
+        given: The input without which nothing stands there; empty where it always does.
+    """
+
+    what: str
+    given: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -276,6 +343,11 @@ class Architecture:
         mixes_rows: Why a row of HuggingFace's own model depends on the others.
         no_func: Transforms of `torch.func` (`Vmap`, `Grad`, `Jvp`) that HuggingFace's
             own code cannot pass, and why.
+        front: What the model puts in front of the positions it is given.
+        codebooks: Config field that tells how many rows of ids are one row.
+        keeps_cache: Whether it computes other bits without its cache, so that runs
+            have one too.
+        maskless: Why HuggingFace's own model cannot be told what is padding.
         unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
         first_position: Config field of the number after which positions are counted;
             from 0 without one.
@@ -296,6 +368,10 @@ class Architecture:
     refusal: Callable[[nn.Module], str] | None = None
     mixes_rows: str = ""
     no_func: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    front: Front | None = None
+    codebooks: str = ""
+    keeps_cache: bool = False
+    maskless: str = ""
     unpadded: str = ""
     first_position: str = ""
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])

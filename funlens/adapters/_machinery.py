@@ -16,6 +16,7 @@ from funlens.adapters._offload import execution_device, is_offloaded
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._tree import find
+from funlens.adapters._views import WHOLE, View
 from funlens.data import INTEGER_PARTS, Site, SiteInfo
 
 _WIDE: Final = frozenset(
@@ -97,9 +98,46 @@ class Machinery:
         return int(getattr(self.config, field)) + 1 if field else 0
 
     @property
+    def rows(self) -> int:
+        """How many rows of ids are one row of the stream."""
+        field = self.arch.codebooks
+        return int(getattr(self.config, field)) if field else 1
+
+    @property
     def can_skip(self) -> bool:
-        """Whether blocks of the main stack pass nothing but the stream on."""
-        return self.arch.main.kinds[0].can_skip
+        """Whether blocks of the main stack can be left out of a run."""
+        return not self.why_no_skip({})
+
+    def in_front(self, given: Mapping[str, object]) -> str:
+        """Say what stands in front of the positions of some inputs."""
+        front = self.arch.front
+        if front is None or (front.given and given.get(front.given) is None):
+            return ""
+        return front.what
+
+    def why_no_skip(self, given: Mapping[str, object]) -> str:
+        """Say why no block can be left out of a run; empty where some can.
+
+        Args:
+            given: The inputs of the run.
+        """
+        main = self.arch.main
+        if main.scattered:
+            return "its blocks are no modules"
+        if main.rounds is not None:
+            return "its blocks run several times"
+        front = self.in_front(given)
+        if front:
+            return f"{front} stand in front of the positions it is given"
+        if not main.kinds[0].can_skip:
+            return "its blocks pass more than the residual to each other"
+        return ""
+
+    @property
+    def stream(self) -> View:
+        """How what enters a block of the main stack lies in its tensor."""
+        tap = self.taps.get(Site(part="streams_pre", layer=0))
+        return WHOLE if tap is None else tap.view
 
     @property
     def dtype(self) -> torch.dtype:
@@ -214,7 +252,9 @@ class Machinery:
         return put_taps(
             bare_copy(self.module, replaced),
             taps,
-            blocks=dict.fromkeys(self.blocks, self.arch.main.kinds[0].extras),
+            blocks=dict.fromkeys(
+                self.blocks if self.can_skip else (), self.arch.main.kinds[0].extras
+            ),
             eager=eager,
             watched=self.watched,
             plain=self.arch.plain,

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import attrs
 from torch import nn
 
-from funlens.adapters._attention import ATTENTION, register_attention
+from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION, register_attention
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._language import Architecture
@@ -28,6 +28,7 @@ from funlens.errors import (
 
 _GROUP: Final = "funlens.architectures"
 _KNOWN_ATTENTION: Final = ("sdpa", "eager")
+_OUR_ATTENTION: Final = (ATTENTION, EAGER_ATTENTION)
 
 
 def supported() -> tuple[str, ...]:
@@ -101,8 +102,11 @@ def from_module(
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
     if unembed or not _is_body(skeleton):
         site = Site(part="logits")
-        sizes = {"vocab": _n_logits(skeleton, unembed, binder)}
-        taps[site] = Tap(site=site, path="", side="out", sizes=sizes)
+        sizes: dict[str, int | str] = {"vocab": _n_logits(skeleton, unembed, binder)}
+        if arch.codebooks:
+            sizes = {"vocab": binder.sizes.d_vocab, "batch": "rows"}
+        front = arch.front is not None
+        taps[site] = Tap(site=site, path="", side="out", sizes=sizes, front=front)
     machinery = Machinery(
         module=skeleton,
         binder=binder,
@@ -138,7 +142,9 @@ def _held(skeleton: Any, end: Literal["input", "output"]) -> str:
         part = getattr(skeleton, f"get_{end}_embeddings")()
     except (NotImplementedError, AttributeError):
         return ""
-    return path_of(skeleton, part) if isinstance(part, nn.Module) else ""
+    if not isinstance(part, nn.Module) or isinstance(part, nn.ModuleList):
+        return ""  # of several, none is the model's own
+    return path_of(skeleton, part)
 
 
 def _is_body(skeleton: Any) -> bool:
@@ -167,7 +173,7 @@ def _watched(skeleton: nn.Module, taps: Iterable[Tap]) -> frozenset[str]:
 def _attention_of(config: Any, skeleton: nn.Module) -> str:
     own = getattr(config, "_attn_implementation", None) or "eager"
     asks = any(has_interface(part) for part in skeleton.modules())
-    if own not in _KNOWN_ATTENTION and own != ATTENTION and asks:
+    if own not in (*_KNOWN_ATTENTION, *_OUR_ATTENTION) and asks:
         raise UnsupportedConfigError(
             config.model_type,
             f"its attention implementation is {own!r}, and sites can be met under "
@@ -267,9 +273,10 @@ def _spec(
         n_ctx=binder.sizes.n_ctx,
         is_causal=_is_causal(binder),
         is_encoder_decoder=binder.has_encoder,
-        is_parallel="attn_out" in parts and "resid_mid" not in parts,
+        is_parallel="attn_out" in parts and binder.arch.main.kinds[0].parallel,
         is_gated="mlp_gate" in parts,
         has_stream_norm=binder.arch.main.kinds[0].stream_norm,
+        n_streams=_size(infos, "streams_pre", "stream") or 1,
         sites=infos,
         tokenizer=tokenizer,
         bos=bos,
@@ -303,7 +310,13 @@ def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:
 def _info(tap: Tap) -> SiteInfo:
     axes = AXES[tap.site.part]
     shape = tuple(tap.sizes.get(axis) or axis for axis in axes)
-    return SiteInfo(site=tap.site, axes=axes, shape=shape, read_only=tap.read_only)
+    return SiteInfo(
+        site=tap.site,
+        axes=axes,
+        shape=shape,
+        read_only=tap.read_only,
+        given=tap.given,
+    )
 
 
 def replaced(spec: ModelSpec, module: nn.Module) -> ModelSpec:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from funlens.adapters._active import ACTIVE, Point, Seen
-from funlens.adapters._attention import ATTENTION
+from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION
 from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
 from funlens.adapters._sharing import shared_with
@@ -96,9 +96,11 @@ def _set_attention(
     asking = {id(config) for part, config in found if has_interface(part)} - apart
     for part, config in found:
         part.__dict__.setdefault("funlens_base", getattr(config, _ATTENTION_FIELD))
-    for _, config in found:
+    for config in {id(config): config for _, config in found}.values():
         if id(config) in asking:
-            setattr(config, _ATTENTION_FIELD, ATTENTION)
+            is_eager = getattr(config, _ATTENTION_FIELD) == "eager"
+            ours = EAGER_ATTENTION if is_eager else ATTENTION
+            setattr(config, _ATTENTION_FIELD, ours)
         elif eager:
             setattr(config, _ATTENTION_FIELD, "eager")
 

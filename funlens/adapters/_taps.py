@@ -1,7 +1,7 @@
 """From a table and a module to taps: where each site is met."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 from torch import nn
@@ -14,6 +14,7 @@ from funlens.adapters._language import (
     Mixer,
     Mlp,
     Path,
+    Place,
     Stack,
 )
 from funlens.adapters._matrices import unreadable
@@ -25,15 +26,23 @@ from funlens.adapters._views import (
     Half,
     HeadPart,
     Heads,
+    PositionsFirst,
     Scaled,
     Slots,
     Square,
+    StreamsBehind,
+    StreamsFirst,
     Swapped,
     Tokens,
     View,
 )
 from funlens.data import AXES, Site
 from funlens.errors import UnsupportedConfigError
+
+# What is added to the one residual stream, and what it is in between.
+_ADDED: Final = frozenset(
+    {"attn_out", "ssm_out", "cross_out", "resid_mid", "mlp_out", "dense_out"}
+)
 
 Side: TypeAlias = Literal[
     "in",
@@ -61,13 +70,17 @@ class Tap:
         side: Its input, its output, or a step inside it.
         index: Which of several outputs.
         view: How the value lies in the tensor.
-        sizes: Lengths of its axes, as far as they are known without running.
+        sizes: Lengths of its axes, as far as they are known without running; a word
+            where an axis is longer than its name says.
         note: What one would expect to hold of it and does not, and why.
         rejoins: Whether a changed value must also enter the sum at the block's end.
         in_place: Whether the model later changes that tensor in place.
         by_name: Whether the module looks at the name of the attention function.
         all_keys: Whether positions count all keys, also those of a cache.
         read_only: Why it cannot be changed; empty where it can.
+        given: The input without which it is not met.
+        visit: Which of the module's runs in one forward, where it runs several times.
+        front: Whether other positions may stand before those that the model is given.
     """
 
     site: Site
@@ -75,13 +88,16 @@ class Tap:
     side: Side
     index: int = 0
     view: View = WHOLE
-    sizes: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    sizes: Mapping[str, int | str] = attrs.field(factory=dict[str, int | str])
     note: str = ""
     rejoins: bool = False
     in_place: bool = False
     by_name: bool = False
     all_keys: bool = False
     read_only: str = ""
+    given: str = ""
+    visit: int | None = None
+    front: bool = False
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -119,26 +135,53 @@ class Binder:
         """Resolve the alternatives of a path below a base; empty if none is there."""
         return first(self.module, path, base)
 
+    def config_of(self, stack: Stack) -> Any:
+        """Give the config that describes a stack."""
+        whole: Any = self.module.config
+        held = (getattr(one, stack.config, None) for one in (whole, self.config))
+        return next((found for found in held if found is not None), self.config)
+
     def below_body(self, path: Path) -> str:
         """Resolve a path below the model's body, or below the model."""
         return self.at(path, self.body) or self.at(path)
 
 
 def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
-    """List the paths of a stack's blocks.
+    """List the blocks of a stack's layers: the path of each.
 
     Raises:
         UnsupportedConfigError: There is no list of blocks where the table says.
     """
-    path = binder.below_body(stack.blocks)
-    found = find(binder.module, path) if path else None
+    return tuple(path for path, _ in _layers_of(binder, stack))
+
+
+def _layers_of(binder: Binder, stack: Stack) -> tuple[tuple[str, int | None], ...]:
+    """List the blocks of a stack's layers, and which of a block's runs each is."""
+    if stack.rounds is None:
+        blocks = _listed(binder, stack.blocks)
+        if stack.scattered:
+            return tuple((binder.body, None) for _ in blocks)
+        times = len(stack.halves) or 1
+        return tuple((path, None) for path in blocks for _ in range(times))
+    lists = [_listed(binder, path) for path in stack.rounds.lists]
+    runs = [0] * len(lists)
+    found: list[tuple[str, int | None]] = []
+    for which in stack.rounds.order(binder.config_of(stack)):
+        found += [(path, runs[which]) for path in lists[which]]
+        runs[which] += 1
+    return tuple(found)
+
+
+def _listed(binder: Binder, path: Path) -> tuple[str, ...]:
+    """List the paths of a list's modules."""
+    at = binder.below_body(path)
+    found = find(binder.module, at) if at else None
     if not isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
         raise UnsupportedConfigError(
             binder.arch.model_types[0],
-            f"it has no list of blocks at {stack.blocks!r}; transformers may have "
-            "renamed it",
+            f"it has no list of blocks at {path!r}; transformers may have renamed it",
         )
-    return tuple(f"{path}.{name}" for name, _ in found.named_children())
+    return tuple(f"{at}.{name}" for name, _ in found.named_children())
 
 
 def taps_of(binder: Binder) -> tuple[Tap, ...]:
@@ -156,18 +199,20 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
 
 
 def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
-    config = getattr(binder.config, stack.config) if stack.config else binder.config
-    blocks = blocks_of(binder, stack)
+    config = binder.config_of(stack)
+    placed = _layers_of(binder, stack)
     layers = [
         _Layer(
             binder=binder,
             config=config,
-            block=kind_of(binder, stack, path),
+            words=stack,
+            block=kind_of(binder, stack, path, layer),
             path=path,
             stack=name,
             layer=layer,
+            visit=visit,
         )
-        for layer, path in enumerate(blocks)
+        for layer, (path, visit) in enumerate(placed)
     ]
     width = {"d_model": binder.sizes.width(config)}
 
@@ -176,7 +221,8 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         at = find(binder.module, path)
         own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
         sizes = {**width, **own, "one": 1}
-        return Tap(site=site, path=path, side=side, sizes=sizes, **more)
+        tap = Tap(site=site, path=path, side=side, sizes=sizes, **more)
+        return _turned(tap, binder, stack)
 
     embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
     if embed:
@@ -191,12 +237,23 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         yield from layer.taps()
     ln_final = binder.below_body(stack.ln_final)
     if ln_final:
-        yield model_tap("ln_final_scale", ln_final, "scale")
-        yield model_tap("ln_final_normalized", ln_final, "out")
+        visit = placed[-1][1]
+        yield model_tap("ln_final_scale", ln_final, "scale", visit=visit)
+        yield model_tap("ln_final_normalized", ln_final, "out", visit=visit)
 
 
-def kind_of(binder: Binder, stack: Stack, path: str) -> Block:
-    """Pick what one block of a stack looks like."""
+def _turned(tap: Tap, binder: Binder, stack: Stack) -> Tap:
+    """Say of a tap what concerns its whole stack."""
+    front = stack is binder.arch.main and binder.arch.front is not None
+    if not stack.positions_first or tap.side not in {"in", "out"}:
+        return attrs.evolve(tap, front=front)
+    return attrs.evolve(tap, front=front, view=PositionsFirst(tap.view))
+
+
+def kind_of(binder: Binder, stack: Stack, path: str, layer: int) -> Block:
+    """Pick what one layer of a stack looks like."""
+    if stack.halves:
+        return stack.halves[layer % len(stack.halves)]
     for block in stack.kinds:
         if not block.needs or binder.at(block.needs, path):
             return block
@@ -211,15 +268,19 @@ class _Layer:
 
     binder: Binder
     config: Any
+    words: Stack
     block: Block
     path: str
     stack: str
     layer: int
+    visit: int | None
 
     def at(self, path: Path, base: str = "") -> str:
         """Resolve a path below a part of the block, itself a path below the block."""
         names = (path,) if isinstance(path, str) else path
-        for name in names:
+        for word in names:
+            name = word.replace("{layer}", str(self.layer))
+            name = name.replace("{before}", str(self.layer - 1))
             absolute = name.startswith("/")
             start = self.path if absolute else joined(self.path, base)
             found = self.binder.at(name.removeprefix("/"), start)
@@ -239,20 +300,37 @@ class _Layer:
             "d_model": self.binder.sizes.width(self.config),
             **more.pop("sizes", {}),
         }
-        at = joined(self.path, path)
-        return Tap(site=site, path=at, side=side, sizes=sizes, **more)
+        tap = Tap(
+            site=site,
+            path=joined(self.path, path),
+            side=side,
+            sizes=sizes,
+            given=self.block.given,
+            visit=self.visit,
+            **more,
+        )
+        return _turned(tap, self.binder, self.words)
 
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
+        for tap in self._every():
+            part = tap.site.part
+            if part in self.block.hidden or (self.block.streams and part in _ADDED):
+                continue
+            yield tap
+
+    def _every(self) -> Iterator[Tap]:
         block = self.block
-        start = self.at(block.start)
-        yield self.tap("resid_pre", start, "out" if start else "in")
+        yield self.passed("pre", block.start, note=self.unjoined)
         yield from self.norm("ln1", block.ln1)
         attention = self.chosen(block.attention)
         if attention is not None:
             yield from _Heads(self, attention, "").taps()
         yield from self.mixer()
-        cross = self.chosen(block.cross) if self.binder.has_encoder else None
+        has_source = self.binder.has_encoder or any(
+            words.given or block.given for words in block.cross
+        )
+        cross = self.chosen(block.cross) if has_source else None
         if cross is not None:
             yield from _Heads(self, cross, "cross_").taps()
         yield from self.middle()
@@ -261,7 +339,45 @@ class _Layer:
         note = block.unsummed
         if block.stream_norm:
             note = "a norm stands on the stream itself"
-        yield self.tap("resid_post", "", "out", note=note)
+        yield self.passed("post", block.end, note=note)
+
+    def passed(
+        self, end: Literal["pre", "post"], place: Place | None, *, note: str = ""
+    ) -> Tap:
+        """What blocks pass to each other: one stream, or several."""
+        side: Side = "in" if end == "pre" else "out"
+        path = self.at(place[1]) if place else ""
+        side = place[0] if place and path else side
+        layout = self.block.streams
+        if not layout:
+            inner = bool(path) and side == "in"
+            return self.tap(
+                f"resid_{end}",
+                path,
+                side,
+                note=note,
+                rejoins=inner,
+                in_place=self.block.stream_changes,
+            )
+        count = self.binder.sizes.streams(self.config) + (layout == "behind")
+        views = {
+            "inner": WHOLE,
+            "flat": Heads(count),
+            "first": StreamsFirst(),
+            "behind": StreamsBehind(count),
+        }
+        sizes = {"stream": count}
+        return self.tap(
+            f"streams_{end}", path, side, view=views[layout], sizes=sizes, note=note
+        )
+
+    @property
+    def unjoined(self) -> str:
+        """Why what enters is not what the layer before gave."""
+        rounds = self.words.rounds
+        if rounds is None:
+            return self.block.unjoined
+        return rounds.between if self.path.rpartition(".")[2] == "0" else ""
 
     def chosen(self, alternatives: tuple[Attention, ...]) -> Attention | None:
         """Pick the first whose module and output projection are there."""
@@ -274,8 +390,10 @@ class _Layer:
                 words.kv,
                 words.fused.path if words.fused else "",
             )
-            has_source = any(self.at(way, path) for way in source)
-            if path and told and has_source and self.at(words.o, path):
+            # with no paths at all, the projections are no modules
+            has_source = not any(source) or any(self.at(way, path) for way in source)
+            out = not words.o or self.at(words.o, path)
+            if path and told and has_source and out:
                 return words
         return None
 
@@ -367,6 +485,8 @@ class _Layer:
         if shared:
             changes = words.shared_changes
             yield self.tap("shared_out", shared, "out", in_place=changes)
+        if self.block.streams:
+            yield self.tap("mlp_proj", path, "out")
         added = self.at(self.block.ln2_post) or self.at(words.added, path)
         yield self.added("mlp_out", added or path)
         for dense in self.block.beside:
@@ -418,7 +538,8 @@ class _Heads:
         for tap in self._every():
             name = tap.site.part.removeprefix("cross_")
             if name not in self.words.hidden:
-                yield tap
+                given = self.words.given or tap.given
+                yield attrs.evolve(tap, given=given)
 
     def _every(self) -> Iterator[Tap]:
         words, path = self.words, self._path
@@ -442,6 +563,8 @@ class _Heads:
         view = Square() if sink is None else BeforeSink()
         note = words.lossy if sink is None else "an attention sink"
         sizes = {"head": self._n_heads}
+        if words.more_keys:
+            sizes = {**sizes, "key": "keys"}
         scores = f"{'' if self.prefix else 'attn_'}scores"
         yield self._tap(scores, path, "scores", view=view, sizes=sizes)
         yield self._tap(
@@ -453,7 +576,8 @@ class _Heads:
             note=note,
             by_name=words.asks_by_name,
         )
-        yield from self._outputs()
+        if words.o:
+            yield from self._outputs()
 
     def _inputs(self) -> Iterator[Tap]:
         words, path = self.words, self._path

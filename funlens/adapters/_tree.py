@@ -19,6 +19,7 @@ _HEADS: Final = (
 )
 _KV_HEADS: Final = ("num_key_value_heads", "num_kv_heads")
 _LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_STREAMS: Final = ("hc_mult", "hc_count", "altup_num_inputs")
 _CONTEXT: Final = ("max_position_embeddings", "n_positions", "max_seq_len")
 _HEAD_WIDTHS: Final = (
     "qk_head_dim",
@@ -64,7 +65,8 @@ def features(at: Any) -> tuple[int, int]:
     """Inputs and outputs of a linear map, HuggingFace's Conv1D and PEFT's included."""
     at = getattr(at, "base_layer", at)
     if hasattr(at, "in_features"):
-        return int(at.in_features), int(at.out_features)
+        groups = getattr(at, "n_groups", 1)  # each with a map of its own
+        return int(at.in_features) * groups, int(at.out_features)
     if isinstance(at, nn.Conv1d):
         return int(at.in_channels), int(at.out_channels)
     weight: Any = getattr(at, "weight", None)
@@ -136,11 +138,15 @@ class Sizes:
     @property
     def n_ctx(self) -> int | None:
         """Longest input; None if there is no limit."""
-        return self._named("n_ctx", self.config, _CONTEXT) or None
+        return max(self._named("n_ctx", self.config, _CONTEXT), 0) or None  # -1 is none
 
     def width(self, config: Any) -> int:
         """Width of the residual stream."""
         return self._named("d_model", config, _MODEL_WIDTHS)
+
+    def streams(self, config: Any) -> int:
+        """Streams that blocks pass on, where they are several."""
+        return self._named("n_streams", config, _STREAMS)
 
     def heads(self, config: Any) -> int:
         """Query heads of a layer."""

@@ -54,13 +54,14 @@ class Tokens:
 
 @attrs.frozen
 class Heads:
-    """Heads next to each other on the last axis."""
+    """Heads next to each other on the last axis, or on the last two in groups."""
 
     n_heads: int
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Split the last axis."""
-        return _split(Whole().read(raw, batch), -1, (self.n_heads, -1))
+        flat = raw.flatten(-2) if raw.ndim == 4 else raw  # noqa: PLR2004 -- batch pos group width
+        return _split(Whole().read(flat, batch), -1, (self.n_heads, -1))
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Join the last two axes."""
@@ -158,6 +159,57 @@ class Swapped:
 
 
 @attrs.frozen
+class StreamsBehind:
+    """Several streams, whose positions stand one stream behind the other."""
+
+    n_streams: int
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put the streams behind the positions."""
+        del batch
+        return _split(raw, 1, (self.n_streams, -1)).transpose(1, 2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the positions of each stream behind those of another."""
+        del raw
+        return value.transpose(1, 2).flatten(1, 2)
+
+
+@attrs.frozen
+class PositionsFirst:
+    """Positions before rows.
+
+    Attributes:
+        inner: How the value lies in a tensor with rows first.
+    """
+
+    inner: "View"
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put rows first."""
+        return self.inner.read(raw.transpose(0, 1), batch)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put positions first."""
+        return self.inner.write(raw.transpose(0, 1), value).transpose(0, 1)
+
+
+@attrs.frozen
+class StreamsFirst:
+    """Several streams, whose axis comes before the rows."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put the streams behind the positions."""
+        del batch
+        return raw.movedim(0, 2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the streams first."""
+        del raw
+        return value.movedim(2, 0)
+
+
+@attrs.frozen
 class Square:
     """Scores or a pattern; some families run all rows' heads on one axis."""
 
@@ -223,6 +275,9 @@ View: TypeAlias = (
     | Slots
     | Half
     | Swapped
+    | StreamsFirst
+    | StreamsBehind
+    | PositionsFirst
     | Square
     | BeforeSink
     | Scaled

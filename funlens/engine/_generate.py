@@ -226,7 +226,7 @@ def generate_with_cache(
         FunlensError: Anything asked for that cannot be done, before the model runs.
     """
     prepared = _prompt(spec, inputs, options)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     _check_moving(interventions)
     given = {**options, "max_new_tokens": max_new_tokens}
@@ -427,18 +427,31 @@ def _check_options(spec: ModelSpec, options: Mapping[str, Any], *, looks: bool) 
             raise OptionError(name, "generate has no such option", nearest(name, known))
         if name in _NO_EFFECT:
             raise OptionError(name, f"it would do nothing: {_NO_EFFECT[name]}")
-    if not spec.is_causal or not hasattr(spec.module, "generate"):
-        raise InputError(
-            f"{spec.model_type} does not generate",
-            "a causal model with a language head",
-            "Use `run`",
-        )
+    _check_writes(spec)
     for name, (plain, reason) in _REORDERING.items() if looks else ():
         if _option(spec, options, name) not in {plain, None}:
             raise OptionError(name, reason)
     idle = sorted(_SAMPLING & options.keys())
     if idle and not _option(spec, options, "do_sample"):
         raise OptionError(idle[0], "it acts on sampling only; pass `do_sample=True`")
+
+
+def _check_writes(spec: ModelSpec) -> None:
+    """Refuse models that do not write one token a step."""
+    if not spec.is_causal or not hasattr(spec.module, "generate"):
+        raise InputError(
+            f"{spec.model_type} does not generate",
+            "a causal model with a language head",
+            "Use `run`",
+        )
+    machinery: Machinery = spec.engine
+    if machinery.rows > 1:
+        raise InputError(
+            f"{spec.model_type} writes several codebooks at once, each a step behind "
+            "the one before",
+            "a model that writes one token a step",
+            "Use `run` on codes that HuggingFace's `generate` gave",
+        )
 
 
 def _check_length(spec: ModelSpec, prompt: Frame, max_new_tokens: int) -> None:

@@ -9,7 +9,14 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import active_transforms, encode, is_functional, padding_mask
+from funlens.adapters import (
+    Architecture,
+    Stack,
+    active_transforms,
+    encode,
+    is_functional,
+    padding_mask,
+)
 from funlens.data import ModelSpec
 from funlens.errors import InputError, nearest
 
@@ -89,19 +96,17 @@ def prepare(
     else:
         mask = given.get("attention_mask")
     given.pop("attention_mask", None)
-    frame = _frame(source, mask)
-    unpadded = spec.engine.arch.unpadded
-    if unpadded and frame.starts is not None and any(frame.starts):
-        raise InputError(
-            f"rows are padded on the left, and {unpadded}",
-            "padding on the right, or none",
-            "Use `to_tokens(..., padding_side='right')`",
-        )
+    if spec.engine.arch.keeps_cache:
+        given.setdefault("use_cache", True)
+    frame = _frame(source[:: spec.engine.rows], mask)
+    _check_padding(spec, frame)
     if mask is not None and frame.starts is not None:
         given["attention_mask"] = mask.bool().long()
         _place_positions(spec, given, mask)
     if not spec.is_encoder_decoder:
-        return Prepared(kwargs=given, frames={"": frame})
+        others: Mapping[str, Stack] = spec.engine.arch.others
+        alike = (name for name, stack in others.items() if stack.same_positions)
+        return Prepared(kwargs=given, frames={"": frame, **dict.fromkeys(alike, frame)})
     return _with_decoder(spec, given, frame)
 
 
@@ -123,6 +128,25 @@ def _without_tokens(spec: ModelSpec, given: Mapping[str, Any]) -> Prepared:
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
     return _with_decoder(spec, dict(given), frame)
+
+
+def _check_padding(spec: ModelSpec, frame: Frame) -> None:
+    """Refuse padding that HuggingFace's own model does not leave out."""
+    arch: Architecture = spec.engine.arch
+    if frame.starts is None:
+        return
+    if arch.maskless:
+        raise InputError(
+            f"rows are padded, and {arch.maskless}",
+            "rows of one length",
+            "Run rows of other lengths apart",
+        )
+    if arch.unpadded and any(frame.starts):
+        raise InputError(
+            f"rows are padded on the left, and {arch.unpadded}",
+            "padding on the right, or none",
+            "Use `to_tokens(..., padding_side='right')`",
+        )
 
 
 def _check_transforms(spec: ModelSpec) -> None:
@@ -183,6 +207,13 @@ def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> No
     if not inputs_embeds and (source.is_floating_point() or source.dtype == torch.bool):
         raise InputError(
             f"the tokens are {source.dtype}", "integers", "Use `funlens.to_tokens`"
+        )
+    rows = spec.engine.rows
+    if source.shape[0] % rows:
+        raise InputError(
+            f"there are {source.shape[0]} rows of ids",
+            f"a multiple of {rows}, one for each codebook",
+            "Put the codebooks of an example below each other",
         )
     if spec.n_ctx is not None and source.shape[1] > spec.n_ctx:
         raise InputError(

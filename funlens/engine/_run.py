@@ -18,6 +18,9 @@ from funlens.adapters import (
     is_offloaded,
 )
 from funlens.data import (
+    AXES,
+    ENTERING,
+    LEAVING,
     ActivationCache,
     Backward,
     Intervention,
@@ -29,7 +32,6 @@ from funlens.data import (
 )
 from funlens.engine._edits import tensors
 from funlens.engine._inputs import (
-    Frame,
     Inputs,
     Prepared,
     accepts,
@@ -41,6 +43,7 @@ from funlens.engine._plan import (
     Every,
     Plan,
     captured_sites,
+    check_given,
     make_plan,
     named,
     records,
@@ -198,7 +201,7 @@ def run_with_cache(
         finite=finite,
     )
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     if isinstance(capture, Every):
         wanted = _reached(spec, wanted, options)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
@@ -219,7 +222,7 @@ class _Instrumented(AbstractContextManager[Callable[[Inputs], Run]]):
 
     spec: ModelSpec
     interventions: tuple[Intervention, ...]
-    capture: tuple[Site, ...] | Every
+    capture: tuple[SiteLike, ...] | Every
 
     def __enter__(self) -> Callable[[Inputs], Run]:
         """Give the function; entering twice gives it twice."""
@@ -255,11 +258,11 @@ def instrumented(
         SiteNotFoundError: The model has no such site.
         OptionError: The interventions are no list of interventions.
     """
-    every = isinstance(capture, Every)
+    captured_sites(spec, capture, {})  # checks them; what is met, inputs tell
     return _Instrumented(
         spec=spec,
         interventions=tuple(records(interventions)),
-        capture=capture if every else captured_sites(spec, capture),
+        capture=capture if isinstance(capture, Every) else tuple(capture),
     )
 
 
@@ -386,6 +389,7 @@ def traced(
     machinery: Machinery = spec.engine
     grad = links or _wants_grad(plan.interventions, options, prepared)
     _check_backward(plan.interventions, grad=grad)
+    check_given(spec, plan, prepared.kwargs)
     trace = Trace(
         plan,
         machinery,
@@ -398,7 +402,7 @@ def traced(
         or (machinery.arch.biased_masks and (grad or is_functional())),
     )
     trace.shift = _shift(spec, prepared)
-    _set_bounds(spec, trace, options, prepared.main)
+    _set_bounds(spec, trace, options, prepared)
     _set_logits(spec, trace, options, prepared)
     eager = plan.needs_eager or trace.forces_eager
     lent: AbstractContextManager[nn.Module] = (
@@ -426,7 +430,7 @@ def _entered(
         else:
             more = {"use_cache": False} if accepts(module, "use_cache") else {}
             out = torch.func.functional_call(
-                module, dict(params), (), {**kwargs, **more}
+                module, dict(params), (), {**more, **kwargs}
             )
     except Stop as stop:
         return stop.residual
@@ -491,8 +495,24 @@ def _asked(plan: Plan) -> Iterator[tuple[str, Site]]:
         yield "the capture", site
 
 
-def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -> None:
+def _check_skip(machinery: Machinery, start: int, prepared: Prepared) -> None:
+    """Refuse to leave out blocks that cannot be."""
+    why = machinery.why_no_skip(prepared.kwargs)
+    if why:
+        raise OptionError("start_at_layer", f"no block can be left out: {why}")
+    if start and machinery.blocks[start] == machinery.blocks[start - 1]:
+        raise OptionError(
+            "start_at_layer",
+            f"layer {start} begins within a block of HuggingFace's, which can only be "
+            "left out whole",
+        )
+
+
+def _set_bounds(
+    spec: ModelSpec, trace: Trace, options: Options, prepared: Prepared
+) -> None:
     machinery: Machinery = spec.engine
+    frame = prepared.main
     start, stop = options.start_at_layer, options.stop_at_layer
     if (start is None) != (options.residual is None):
         raise OptionError(
@@ -503,22 +523,19 @@ def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -
             problem = f"layer {stop} of {spec.n_layers}"
             raise OptionError("stop_at_layer", problem, (f"0..{spec.n_layers}",))
         last = stop == spec.n_layers
-        point: Point = (machinery.blocks[stop - last], "out" if last else "in")
-        trace.stop = point
+        part = LEAVING[spec.n_streams > 1] if last else ENTERING[spec.n_streams > 1]
+        trace.stop = machinery.taps[Site(part=part, layer=stop - last)]
     if start is not None and options.residual is not None:
         if not 0 <= start < spec.n_layers:
             problem = f"layer {start} of {spec.n_layers}"
             raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
-        if not machinery.can_skip:
-            raise OptionError(
-                "start_at_layer",
-                f"the blocks of {spec.model_type} pass more than "
-                "the residual to each other, so none can be left out",
-            )
-        expected = (frame.batch, frame.n_pos, spec.d_model)
+        _check_skip(machinery, start, prepared)
+        known = {"batch": frame.batch, "pos": frame.n_pos, "stream": spec.n_streams}
+        axes = AXES[ENTERING[spec.n_streams > 1]]
+        expected = tuple(known.get(axis, spec.d_model) for axis in axes)
         if tuple(options.residual.shape) != expected:
             shape = tuple(options.residual.shape)
-            raise ShapeError("residual", shape, expected, ("batch", "pos", "d_model"))
+            raise ShapeError("residual", shape, expected, axes)
         trace.start = (machinery.blocks[start], options.residual)
         trace.skipped = frozenset(machinery.blocks[:start])
 
@@ -574,7 +591,7 @@ def _passes(spec: ModelSpec, site: Site, options: Options) -> bool:
         is_before = site.part in {"embed", "pos_embed"}
         return start is None if is_before else stop is None
     end = spec.n_layers if stop is None else stop
-    enters_end = site.layer == stop and site.part == "resid_pre"
+    enters_end = site.layer == stop and site.part in ENTERING
     return (start or 0) <= site.layer < end or enters_end
 
 

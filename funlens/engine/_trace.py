@@ -20,6 +20,7 @@ from funlens.adapters import (
 from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
 from funlens.engine._backward import with_gradient
 from funlens.engine._edits import changed
+from funlens.engine._front import Cuts, cut, cuts_of, put_back
 from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
 from funlens.engine._where import WHOLE, Axis, Window, selected, written
@@ -64,7 +65,8 @@ class Trace:
         self.seen = 0
         self.start: tuple[str, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
-        self.stop: Point | None = None
+        self.stop: Tap | None = None
+        self.visits: dict[Point, int] = {}
         self.shift: tuple[Point, tuple[int, ...]] | None = None
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
         self.captured: dict[Site, list[Tensor]] = {}
@@ -81,7 +83,7 @@ class Trace:
         """Tell whether the run looks at a point."""
         return (
             point in self.plan.acts
-            or point == self.stop
+            or (self.stop is not None and point == (self.stop.path, self.stop.side))
             or (self.start is not None and point == (self.start[0], "in"))
             or (self.logits_at is not None and point == self.logits_at[0])
             or (self.shift is not None and point == self.shift[0])
@@ -99,6 +101,7 @@ class Trace:
             self.captured = {site: held for site, held in kept if site.stack}
         self.offset = 0 if is_whole else self.seen
         self.seen = self.offset + n_pos
+        self.visits.clear()
 
     def skips(self, path: str) -> bool:
         """Tell whether a block is left out."""
@@ -107,22 +110,34 @@ class Trace:
     def act(self, point: Point, raw: Any, seen: Seen) -> Any:
         """Do what the plan says at a point."""
         if self.start is not None and point == (self.start[0], "in"):
-            raw = self.start[1]
+            raw = self.machinery.stream.write(raw, self.start[1])
         if self.shift is not None and point == self.shift[0]:
             raw = _shifted(raw, self.shift[1])
+        visit = self._visit(point)
         for step in self.plan.acts.get(point, ()):
-            raw = self._step(step, raw, seen)
+            if step.tap.visit is None or step.tap.visit == visit:
+                raw = self._step(step, raw, seen)
         if self.logits_at is not None and point == self.logits_at[0]:
             raw = selected(raw, self.logits_at[1])
-        if point == self.stop:
-            raise Stop(_tensor_of(raw, 0))
+        stop = self.stop
+        if stop is not None and point == (stop.path, stop.side) and stop.visit == visit:
+            raise Stop(self._read(stop, _tensor_of(raw, stop.index), seen))
         return raw
+
+    def _visit(self, point: Point) -> int | None:
+        """Count how often a forward came to a point, where blocks run in rounds."""
+        if self.machinery.arch.main.rounds is None:
+            return None
+        self.visits[point] = self.visits.get(point, -1) + 1
+        return self.visits[point]
 
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
         tensor = _tensor_of(raw, step.tap.index)
-        if step.rejoin:
-            return _put(raw, step.tap.index, self._rejoined(step, tensor))
         value = self._read(step.tap, tensor, seen)
+        if step.rejoin:
+            values = (value, self._rejoined(step, value))
+            joined = self._write(step.tap, tensor, values, seen)
+            return _put(raw, step.tap.index, joined)
         window = self._window(step.tap, value)
         new, passed = self._changed(step, value, window)
         if passed is not value:
@@ -135,7 +150,6 @@ class Trace:
                 self._keep(keep.site, part, in_place=step.tap.in_place)
         if step.stash:
             self.stashes[step.stash] = passed
-            self.stashes[f"{step.stash}.was"] = value
         return raw
 
     def _changed(
@@ -154,11 +168,11 @@ class Trace:
             passed = passed.clone()
         return new, passed
 
-    def _rejoined(self, step: Act, tensor: Tensor) -> Tensor:
-        """Let a change within a block reach the sum at its end."""
-        was, mid, *outs = (self.stashes.pop(name) for name in step.rejoin)
+    def _rejoined(self, step: Act, value: Tensor) -> Tensor:
+        """Let a change within a block reach a sum that follows."""
+        was, moved, *outs = (self.stashes.pop(name) for name in step.rejoin)
         added = outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
-        return unless_same(mid == was, tensor, mid + added)
+        return unless_same(moved == was, value, moved + added)
 
     def _keep(self, site: Site, part: Tensor, *, in_place: bool) -> None:
         kept = part if self.offload is None else self._offloaded(part, self.offload)
@@ -242,6 +256,16 @@ class Trace:
         return self.generators[index]
 
     def _read(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
+        whole = self._whole(tap, tensor, seen)
+        return cut(whole, self._cuts(tap, whole))
+
+    def _cuts(self, tap: Tap, whole: Tensor) -> Cuts:
+        if not tap.front:
+            return ()
+        window = self.seen - self.offset
+        return cuts_of(tap.site, whole, window=window, seen=self.seen)
+
+    def _whole(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
         batch = self.frames.get(tap.site.stack, UNKNOWN).batch or 1
         if tap.side == "scale":
             entered = tap.view.read(seen.entered, batch)
@@ -255,8 +279,11 @@ class Trace:
         self, tap: Tap, tensor: Tensor, values: tuple[Tensor, Tensor], seen: Seen
     ) -> Tensor:
         value, new = values
+        if tap.front:
+            value = self._whole(tap, tensor, seen)
+            new = put_back(value, new, self._cuts(tap, value))
         if tap.side == "scale":
-            folded = (part.reshape(*tensor.shape[:-1], 1) for part in values)
+            folded = (part.reshape(*tensor.shape[:-1], 1) for part in (value, new))
             return with_scale(seen.module, tensor, *folded)
         if tap.side == "heads":
             moved = (new - value).sum(-2)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from funlens.adapters import Machinery
 from funlens.data import Add, Patch, Scale, Set, Site, Zero
 from funlens.engine import run, run_with_cache
 from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
@@ -11,7 +12,7 @@ from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
 @torch.no_grad()
 def own_value(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
-    for info in subject.spec.sites:
+    for info in subject.sites():
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         if info.read_only:
             continue
@@ -26,7 +27,7 @@ def own_value(subject: Subject) -> LawResult:
 def all_editable(subject: Subject) -> LawResult:
     generator = torch.Generator().manual_seed(1)
     found: dict[str, float] = {}
-    for info in subject.spec.sites:
+    for info in subject.sites():
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         held = cache[info.site]
         known = dict(zip(info.axes, info.shape, strict=True))
@@ -58,7 +59,7 @@ def _moved(held: Tensor, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def neutral_edits(subject: Subject) -> LawResult:
     spec, inputs = subject.spec, subject.inputs
-    middle = Site(part="resid_pre", layer=spec.n_layers - 1)
+    middle = Site(part=subject.entering, layer=spec.n_layers - 1)
     base, _ = run_with_cache(spec, inputs, capture=[middle])
     zeros = torch.zeros(spec.d_model, dtype=spec.dtype, device=spec.device)
     once = run(spec, inputs, [Zero(middle)])
@@ -67,7 +68,7 @@ def neutral_edits(subject: Subject) -> LawResult:
         "scaling by 1": exactly(run(spec, inputs, [Scale(middle, 1.0)]), base),
         "zero twice": exactly(run(spec, inputs, [Zero(middle), Zero(middle)]), once),
     }
-    first = Site(part="resid_pre", layer=0)
+    first = Site(part=subject.entering, layer=0)
     edits = [Scale(first, 0.5), Scale(middle, 2.0)] if middle != first else []
     if edits:
         both = run(spec, inputs, edits)
@@ -79,14 +80,19 @@ def neutral_edits(subject: Subject) -> LawResult:
 def transplant(subject: Subject) -> LawResult:
     law = "a residual patched whole gives the other prompt's logits"
     spec = subject.spec
-    if not spec.engine.can_skip:
-        why = "blocks pass more than the residual to each other"
+    machinery: Machinery = spec.engine
+    scattered = machinery.arch.main.scattered  # one after the other nevertheless
+    why = machinery.arch.main.kinds[0].reads
+    why = why or ("" if scattered else machinery.why_no_skip(subject.inputs))
+    if why:
         return worst(law, {}, 0.0, why_not=why)
     other = dict(subject.inputs)
     other["input_ids"] = subject.inputs["input_ids"].flip(1)
     found: dict[str, float] = {}
     for layer in range(spec.n_layers):
-        site = Site(part="resid_pre", layer=layer)
+        site = Site(part=subject.entering, layer=layer)
+        if site not in subject.cache:
+            continue
         expected, cache = run_with_cache(spec, other, capture=[site])
         got = run(spec, subject.inputs, [Patch(site, cache)])
         found[str(site)] = differ(got, expected)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from funlens.data import Part, Site, Zero
 from funlens.engine import run, run_with_cache
@@ -14,7 +15,9 @@ def same_logits(subject: Subject) -> LawResult:
     module: Any = subject.untouched or subject.spec.module
     expected = module(**subject.inputs).logits
     plain = run(subject.spec, subject.inputs)
-    kept, _ = run_with_cache(subject.spec, subject.inputs, capture=[Part("resid_post")])
+    kept, _ = run_with_cache(
+        subject.spec, subject.inputs, capture=[Part(subject.leaving)]
+    )
     found = {
         "run": exactly(plain, expected),
         "run_with_cache": exactly(kept, expected),
@@ -31,9 +34,15 @@ def batch(subject: Subject) -> LawResult:
         return worst(law, {}, 0.0, why_not=mixes)
     whole = run(spec, subject.inputs)
     found: dict[str, float] = {}
-    for row in range(whole.shape[0]):
-        alone = {name: held[row : row + 1] for name, held in subject.inputs.items()}
-        found[f"row {row}"] = differ(run(spec, alone), whole[row : row + 1])
+    n_rows = whole.shape[0] // spec.engine.rows
+    for row in range(n_rows):
+
+        def alone(held: Tensor, row: int = row) -> Tensor:
+            each = held.shape[0] // n_rows
+            return held[row * each : (row + 1) * each]
+
+        one = {name: alone(held) for name, held in subject.inputs.items()}
+        found[f"row {row}"] = differ(run(spec, one), alone(whole))
     return worst(law, found, subject.tolerance)
 
 
@@ -41,27 +50,36 @@ def batch(subject: Subject) -> LawResult:
 def padding(subject: Subject) -> LawResult:
     law = "padding on either side changes no real position"
     spec = subject.spec
-    if spec.engine.arch.mixes_rows:
-        return worst(law, {}, 0.0, why_not=spec.engine.arch.mixes_rows)
+    arch = spec.engine.arch
+    if arch.mixes_rows or arch.maskless:
+        return worst(law, {}, 0.0, why_not=arch.mixes_rows or arch.maskless)
     if spec.is_encoder_decoder:
         return worst(law, {}, 0.0, why_not="checked on the encoder by the tests")
     tokens = subject.inputs["input_ids"]
     if spec.n_ctx is not None and tokens.shape[1] + PADS > spec.n_ctx:
         return worst(law, {}, 0.0, why_not="the input leaves no room for padding")
-    plain = run(spec, subject.inputs)
-    blank = tokens[:, :1].expand(-1, PADS)
+    n_pos = tokens.shape[1]
+    plain = run(spec, subject.inputs)[:, -n_pos:]  # others may stand in front
     found: dict[str, float] = {}
-    for side, parts in (("left", (blank, tokens)), ("right", (tokens, blank))):
-        padded = torch.cat(parts, dim=1)
-        mask = torch.cat([torch.ones_like(part) for part in parts], dim=1)
-        real = slice(PADS, None) if side == "left" else slice(0, tokens.shape[1])
-        if side == "left" and spec.engine.arch.unpadded:
-            continue
-        mask[:] = 0
+    for side in ("right",) if arch.unpadded else ("left", "right"):
+        given = {
+            name: _padded(held, n_pos, side) for name, held in subject.inputs.items()
+        }
+        mask = torch.zeros_like(given["input_ids"])[:: spec.engine.rows]
+        real = slice(PADS, None) if side == "left" else slice(0, n_pos)
         mask[:, real] = 1
-        got = run(spec, padded, attention_mask=mask)[:, real]
+        got = run(spec, given, attention_mask=mask)[:, -n_pos - PADS :][:, real]
         found[side] = differ(got, plain)
     return worst(law, found, subject.tolerance)
+
+
+def _padded(held: Tensor, n_pos: int, side: str) -> Tensor:
+    """Lengthen what has a column for each position, by its first."""
+    if held.ndim < 2 or held.shape[1] != n_pos:  # noqa: PLR2004 -- batch and pos
+        return held
+    blank = held[:, :1].expand(-1, PADS, *held.shape[2:])
+    parts = [blank, held] if side == "left" else [held, blank]
+    return torch.cat(parts, dim=1)
 
 
 @torch.no_grad()
@@ -70,7 +88,7 @@ def unchanged(subject: Subject) -> LawResult:
     state = torch.random.get_rng_state()
     versions = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
     held = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it
-    site = Site(part="resid_post", layer=0)
+    site = Site(part=subject.leaving, layer=0)
     run(spec, subject.inputs, [Zero(site)])
     after = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
     later = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it

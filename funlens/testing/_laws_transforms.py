@@ -24,7 +24,7 @@ def _vectors(subject: Subject) -> Tensor:
 
 def _steered(subject: Subject, vector: Tensor) -> Tensor:
     spec = subject.spec
-    site = Site(part="resid_pre", layer=spec.n_layers - 1, pos=-1)
+    site = Site(part=subject.entering, layer=spec.n_layers - 1, pos=-1)
     return run(spec, subject.inputs, [Add(site, vector)])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from funlens.adapters import Machinery
-from funlens.data import ActivationCache, ModelSpec, Site
+from funlens.data import ENTERING, LEAVING, ActivationCache, ModelSpec, Site, SiteInfo
 
 TOLERANCE: Final[Mapping[torch.dtype, float]] = {
     torch.float64: 1e-10,  # sums of a few hundred terms of size 1
@@ -85,6 +85,22 @@ class Subject:
         """Tell whether a layer has a part."""
         return Site(part=part, layer=layer, stack=stack) in self.cache
 
+    def sites(self) -> Iterator[SiteInfo]:
+        """Go through the sites that the input lets the model pass."""
+        for info in self.spec.sites:
+            if not info.given or info.given in self.inputs:
+                yield info
+
+    @property
+    def entering(self) -> str:
+        """What enters the blocks of the main stack."""
+        return ENTERING[self.spec.n_streams > 1]
+
+    @property
+    def leaving(self) -> str:
+        """What leaves them."""
+        return LEAVING[self.spec.n_streams > 1]
+
     def at(self, part: str, layer: int, stack: str = "") -> Tensor:
         """Look up what a layer had."""
         return self.cache[Site(part=part, layer=layer, stack=stack)]
@@ -92,12 +108,14 @@ class Subject:
     def note(self, part: str, layer: int, stack: str = "") -> str:
         """Say what does not hold of a site, and why; empty where all does."""
         machinery: Machinery = self.spec.engine
-        return machinery.taps[Site(part=part, layer=layer, stack=stack)].note
+        tap = machinery.taps[Site(part=part, layer=layer, stack=stack)]
+        unseen = machinery.in_front(self.inputs) if part in {"pattern", "z"} else ""
+        return tap.note or (unseen if tap.front else "")
 
     def stacks(self) -> Iterator[tuple[str, int]]:
         """Go through all layers of all stacks."""
         for site in self.cache:
-            if site.part == "resid_pre" and site.layer is not None:
+            if site.part in ENTERING and site.layer is not None:
                 yield site.stack, site.layer
 
 
