@@ -43,7 +43,7 @@ from funlens.adapters._stream import (
     stream_norms,
     stream_writers,
 )
-from funlens.adapters._taps import Tap
+from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._toy import ToyConfig, toy, toy_module
 from funlens.adapters._tracr import from_tracr, tracr_outputs
 from funlens.adapters._transforms import (
@@ -57,9 +57,11 @@ from funlens.adapters._views import (
     BeforeSink,
     EveryRow,
     Half,
+    HeadPart,
     Heads,
     Scaled,
     Slots,
+    Square,
     Swapped,
     Tokens,
     Whole,
@@ -105,6 +107,7 @@ __all__ = [
     "Architecture",
     "Attention",
     "BeforeSink",
+    "Binder",
     "Block",
     "ContextLengthWarning",
     "Draft",
@@ -114,6 +117,7 @@ __all__ = [
     "Front",
     "Fused",
     "Half",
+    "HeadPart",
     "Heads",
     "Machinery",
     "Matrix",
@@ -129,6 +133,7 @@ __all__ = [
     "Seen",
     "Sizes",
     "Slots",
+    "Square",
     "Stack",
     "StreamNorm",
     "StreamWriter",

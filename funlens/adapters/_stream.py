@@ -83,6 +83,11 @@ def refusal(model_type: str, problem: str) -> UnsupportedConfigError:
     return UnsupportedConfigError(model_type, problem, "Use the weights as they are.")
 
 
+def _is_plain(weight: Tensor) -> bool:
+    """Tell whether a weight holds numbers itself, of no quantizer's class."""
+    return weight.is_floating_point() and type(weight) in {Tensor, nn.Parameter}
+
+
 def matrix_at(module: nn.Module, path: str, *, is_router: bool = False) -> Matrix:
     """Describe the matrix of a module.
 
@@ -102,7 +107,7 @@ def matrix_at(module: nn.Module, path: str, *, is_router: bool = False) -> Matri
         problem = f"{path} carries adapters"
         advice = "Merge them first, with `merge_and_unload()`."
         raise UnsupportedConfigError(config.model_type, problem, advice)
-    if isinstance(weight, Tensor) and not weight.is_floating_point():
+    if isinstance(weight, Tensor) and not _is_plain(weight):
         problem = f"{path} holds no plain weight"
         advice = "Load the model without quantization to process weights."
         raise UnsupportedConfigError(config.model_type, problem, advice)

@@ -15,6 +15,14 @@ from funlens.testing._recipes import (
     tiny_hf_model,
     tiny_inputs,
 )
+from funlens.testing._recipes_drawing import (
+    Known,
+    Marks,
+    Noise,
+    PerToken,
+    Placed,
+    Text,
+)
 from funlens.testing._recipes_heads import variants_of
 from funlens.testing._strategies import (
     intervention_strategy,
@@ -27,11 +35,17 @@ __all__ = [
     "CAUSAL",
     "Certificate",
     "FOUNDATION",
+    "Known",
     "LawResult",
     "MASKED",
+    "Marks",
+    "Noise",
+    "PerToken",
+    "Placed",
     "RECIPES",
     "Recipe",
     "SEQ2SEQ",
+    "Text",
     "UnknownRecipeError",
     "head_recipes",
     "infer",

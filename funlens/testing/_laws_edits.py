@@ -6,13 +6,14 @@ from torch import Tensor
 from funlens.adapters import Machinery
 from funlens.data import Add, Patch, Scale, Set, Site, Zero
 from funlens.engine import run, run_with_cache
+from funlens.engine._progress import steps
 from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
 
 
 @torch.no_grad()
 def own_value(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
-    for info in subject.sites():
+    for info in steps(subject.sites(), "own values"):
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         if info.read_only:
             continue
@@ -27,7 +28,7 @@ def own_value(subject: Subject) -> LawResult:
 def all_editable(subject: Subject) -> LawResult:
     generator = torch.Generator().manual_seed(1)
     found: dict[str, float] = {}
-    for info in subject.sites():
+    for info in steps(subject.sites(), "edits"):
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         held = cache[info.site]
         known = dict(zip(info.axes, info.shape, strict=True))

@@ -364,5 +364,5 @@ def test_an_embedding_that_holds_no_weight_is_refused() -> None:
     module = tiny_hf_model("gpt2")
     arch = fl.from_module(module).engine.arch
     computed = evolve(arch, main=evolve(arch.main, pos_embed="transformer.drop"))
-    with pytest.raises(fl.errors.OptionError, match="no plain weight"):
+    with pytest.raises(fl.errors.UnsupportedConfigError, match="no plain weight"):
         fl.W_pos(fl.from_module(module, adapter=computed))
