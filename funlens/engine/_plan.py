@@ -128,7 +128,8 @@ def named(index: int, record: Intervention) -> str:
 
 def lacking(spec: ModelSpec, site: Site, given: Mapping[str, object]) -> str:
     """Name the input without which a site is not met; empty where nothing lacks."""
-    name: str = tap_of(spec, site).given
+    tap = spec.engine.taps.get(site.whole)
+    name = "" if tap is None else tap.given
     return name if name and given.get(name) is None else ""
 
 
@@ -148,8 +149,8 @@ def captured_sites(
         InputError: It is empty, or one site rather than a list of them.
     """
     if isinstance(capture, Every):
-        every = (i.site for i in spec.sites if i.site.part != "head_result")
-        return tuple(site for site in every if not lacking(spec, site, given))
+        every = tuple(i.site for i in spec.sites if i.site.part != "head_result")
+        return _met(spec, every, given)
     if isinstance(capture, (str, Site, Part)):
         raise InputError("`capture` is one site", "a list", "Write `[site]`")
     if not capture:
@@ -161,17 +162,20 @@ def captured_sites(
         wanted = to_sites(like, n_layers=spec.n_layers, gated=spec.is_gated)
         if isinstance(like, Part) or like in AXES:
             wanted = _layers_of(spec, wanted)
-            met = tuple(site for site in wanted if not _lacks(spec, site, given))
-            wanted = met or wanted
+            wanted = _met(spec, wanted, given) or wanted
         for site in wanted:
             tap_of(spec, site)
             found[site] = None
     return tuple(found)
 
 
-def _lacks(spec: ModelSpec, site: Site, given: Mapping[str, object]) -> bool:
-    held = site.whole in spec.engine.taps
-    return held and bool(lacking(spec, site, given))
+def _met(
+    spec: ModelSpec, wanted: tuple[Site, ...], given: Mapping[str, object]
+) -> tuple[Site, ...]:
+    machinery: Machinery = spec.engine
+    if not machinery.asks_inputs:
+        return wanted
+    return tuple(site for site in wanted if not lacking(spec, site, given))
 
 
 def _layers_of(spec: ModelSpec, wanted: tuple[Site, ...]) -> tuple[Site, ...]:
