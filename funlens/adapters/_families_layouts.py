@@ -129,6 +129,7 @@ _BLT: Final = Architecture(
 
 _XLM: Final = Architecture(
     model_types=("xlm",),
+    when={"causal": True},
     main=Stack(
         blocks="attentions",
         scattered=True,
@@ -145,7 +146,6 @@ _XLM: Final = Architecture(
         pos_embed="position_embeddings",
         ln_final="",
     ),
-    is_causal="causal",
     unpadded="its causal mask does not leave padding out",
 )
 
@@ -216,6 +216,7 @@ LAYOUTS: Final[tuple[Architecture, ...]] = (
     _MLLAMA,
     _BLT,
     _XLM,
+    evolve(_XLM, when={}, is_causal=False, unpadded=""),
     _REFORMER,
     _XLNET,
     evolve(_XLNET, when={}, is_causal=False, maskless=""),

@@ -125,7 +125,6 @@ STREAMS: Final[tuple[Architecture, ...]] = (
         no_func={"Vmap": "its indexer goes through positions one by one"},
     ),
     causal(
-        "gemma3n",
         "gemma3n_text",
         block=evolve(
             SANDWICH,

@@ -192,6 +192,11 @@ class Machinery:
     def _order(self) -> Mapping[Site, int]:
         return {site: at for at, site in enumerate(self.taps)}
 
+    @cached_property
+    def asks_inputs(self) -> bool:
+        """Whether some sites are only met with a certain input."""
+        return any(tap.given for tap in self.taps.values())
+
     def ordered(self, sites: Iterable[Site]) -> list[Site]:
         """Sort whole sites by the order of the forward pass."""
         return sorted(sites, key=self._order.__getitem__)

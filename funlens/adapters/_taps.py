@@ -485,8 +485,6 @@ class _Layer:
         if shared:
             changes = words.shared_changes
             yield self.tap("shared_out", shared, "out", in_place=changes)
-        if self.block.streams:
-            yield self.tap("mlp_proj", path, "out")
         added = self.at(self.block.ln2_post) or self.at(words.added, path)
         yield self.added("mlp_out", added or path)
         for dense in self.block.beside:

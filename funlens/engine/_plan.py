@@ -129,14 +129,23 @@ def named(index: int, record: Intervention) -> str:
 
 def lacking(spec: ModelSpec, site: Site, given: Mapping[str, object]) -> str:
     """Name the input without which a site is not met; empty where nothing lacks."""
-    name: str = tap_of(spec, site).given
+    tap = spec.engine.taps.get(site.whole)
+    name = "" if tap is None else tap.given
     return name if name and given.get(name) is None else ""
 
 
-def check_given(spec: ModelSpec, plan: Plan, given: Mapping[str, object]) -> None:
+def check_given(
+    spec: ModelSpec,
+    plan: Plan,
+    given: Mapping[str, object],
+    bounds: Sequence[Site] = (),
+) -> None:
     """Refuse sites that are only met with an input that is not there."""
+    machinery: Machinery = spec.engine
+    if not machinery.asks_inputs:
+        return
     edited = (record.site for record in plan.interventions)
-    for site in (*edited, *plan.captured):
+    for site in (*edited, *plan.captured, *bounds):
         name = lacking(spec, site, given)
         if name:
             raise InputError(
@@ -163,8 +172,8 @@ def captured_sites(
         ExceptionGroup: Several sites that are not there.
     """
     if isinstance(capture, Every):
-        every = (i.site for i in spec.sites if i.site.part != "head_result")
-        return tuple(site for site in every if not lacking(spec, site, given))
+        every = tuple(i.site for i in spec.sites if i.site.part != "head_result")
+        return _met(spec, every, given)
     if isinstance(capture, (str, Site, Part)):
         raise InputError("`capture` is one site", "a list", "Write `[site]`")
     if not capture:
@@ -180,11 +189,19 @@ def captured_sites(
             faults.append(error)
             continue
         if not isinstance(like, Site):
-            met = tuple(site for site in wanted if not lacking(spec, site, given))
-            wanted = met or wanted
+            wanted = _met(spec, wanted, given) or wanted
         found.update(dict.fromkeys(wanted))
     raise_all(faults)
     return tuple(found)
+
+
+def _met(
+    spec: ModelSpec, wanted: tuple[Site, ...], given: Mapping[str, object]
+) -> tuple[Site, ...]:
+    machinery: Machinery = spec.engine
+    if not machinery.asks_inputs:
+        return wanted
+    return tuple(site for site in wanted if not lacking(spec, site, given))
 
 
 def sites_meant(spec: ModelSpec, like: SiteLike) -> tuple[Site, ...]:

@@ -18,7 +18,6 @@ from funlens.adapters import (
     is_offloaded,
 )
 from funlens.data import (
-    AXES,
     ENTERING,
     LEAVING,
     ActivationCache,
@@ -389,7 +388,7 @@ def traced(
     machinery: Machinery = spec.engine
     grad = links or _wants_grad(plan.interventions, options, prepared)
     _check_backward(plan.interventions, grad=grad)
-    check_given(spec, plan, prepared.kwargs)
+    check_given(spec, plan, prepared.kwargs, _bounds(spec, options))
     trace = Trace(
         plan,
         machinery,
@@ -495,6 +494,32 @@ def _asked(plan: Plan) -> Iterator[tuple[str, Site]]:
         yield "the capture", site
 
 
+def _bounds(spec: ModelSpec, options: Options) -> tuple[Site, ...]:
+    """Give the streams that a run is told to begin with and to end at.
+
+    Raises:
+        OptionError: The model has no such layer.
+    """
+    entering, leaving = ENTERING[spec.n_streams > 1], LEAVING[spec.n_streams > 1]
+    n_layers = spec.n_layers
+    found: list[Site] = []
+    if options.stop_at_layer is not None:
+        stop = _layer("stop_at_layer", options.stop_at_layer, n_layers)
+        is_last = stop == n_layers
+        part = leaving if is_last else entering
+        found.append(Site(part=part, layer=stop - is_last))
+    if options.start_at_layer is not None:
+        start = _layer("start_at_layer", options.start_at_layer, n_layers - 1)
+        found.append(Site(part=entering, layer=start))
+    return tuple(found)
+
+
+def _layer(option: str, layer: int, last: int) -> int:
+    if not 0 <= layer <= last:
+        raise OptionError(option, f"layer {layer} of 0..{last}", (f"0..{last}",))
+    return layer
+
+
 def _check_skip(machinery: Machinery, start: int, prepared: Prepared) -> None:
     """Refuse to leave out blocks that cannot be."""
     why = machinery.why_no_skip(prepared.kwargs)
@@ -518,20 +543,13 @@ def _set_bounds(
         raise OptionError(
             "start_at_layer", "it goes with `residual`, and one of them is missing"
         )
+    bounds = _bounds(spec, options)
     if stop is not None:
-        if not 0 <= stop <= spec.n_layers:
-            problem = f"layer {stop} of {spec.n_layers}"
-            raise OptionError("stop_at_layer", problem, (f"0..{spec.n_layers}",))
-        last = stop == spec.n_layers
-        part = LEAVING[spec.n_streams > 1] if last else ENTERING[spec.n_streams > 1]
-        trace.stop = machinery.taps[Site(part=part, layer=stop - last)]
+        trace.stop = machinery.taps[bounds[0]]
     if start is not None and options.residual is not None:
-        if not 0 <= start < spec.n_layers:
-            problem = f"layer {start} of {spec.n_layers}"
-            raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
         _check_skip(machinery, start, prepared)
         known = {"batch": frame.batch, "pos": frame.n_pos, "stream": spec.n_streams}
-        axes = AXES[ENTERING[spec.n_streams > 1]]
+        axes = bounds[-1].axes
         expected = tuple(known.get(axis, spec.d_model) for axis in axes)
         if tuple(options.residual.shape) != expected:
             shape = tuple(options.residual.shape)

@@ -66,6 +66,7 @@ class Trace:
         self.start: tuple[str, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
         self.stop: Tap | None = None
+        self.has_rounds = machinery.arch.main.rounds is not None
         self.visits: dict[Point, int] = {}
         self.shift: tuple[Point, tuple[int, ...]] | None = None
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
@@ -126,7 +127,7 @@ class Trace:
 
     def _visit(self, point: Point) -> int | None:
         """Count how often a forward came to a point, where blocks run in rounds."""
-        if self.machinery.arch.main.rounds is None:
+        if not self.has_rounds:
             return None
         self.visits[point] = self.visits.get(point, -1) + 1
         return self.visits[point]

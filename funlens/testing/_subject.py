@@ -1,6 +1,6 @@
 """What a law is checked on, and what comes of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
@@ -85,11 +85,13 @@ class Subject:
         """Tell whether a layer has a part."""
         return Site(part=part, layer=layer, stack=stack) in self.cache
 
-    def sites(self) -> Iterator[SiteInfo]:
-        """Go through the sites that the input lets the model pass."""
-        for info in self.spec.sites:
-            if not info.given or info.given in self.inputs:
-                yield info
+    def sites(self) -> tuple[SiteInfo, ...]:
+        """Give the sites that the input lets the model pass."""
+        return tuple(
+            info
+            for info in self.spec.sites
+            if not info.given or info.given in self.inputs
+        )
 
     @property
     def entering(self) -> str:

@@ -198,6 +198,10 @@ def test_layers_that_need_an_input_are_left_out_without_it() -> None:
     for ask in (fl.run, fl.check):
         with pytest.raises(InputError, match=needed):
             ask(spec, inputs, [fl.Zero(fl.resid_post(1))])
+    stream = torch.zeros(2, 7, 16)
+    for bound in ({"stop_at_layer": 1}, {"start_at_layer": 1, "residual": stream}):
+        with pytest.raises(InputError, match=needed):
+            fl.run(spec, inputs, **bound)
     given = {**inputs, needed: torch.ones(2, 5, 16)}
     cache = fl.run_with_cache(spec, given).cache
     assert fl.cross_pattern(1) in cache
