@@ -495,6 +495,10 @@ def _carry(
     The model adds to the stream that it had before, so where that was changed the
     sum is made anew, up to the first place where the model goes on with what it finds.
     """
+
+    def moves(act: Act) -> bool:
+        return bool(act.rejoin) or act.tap.site in moved
+
     carried: Tap | None = None
     names: list[str] = []
     for tap in _stream_of(machinery, moved):
@@ -509,17 +513,14 @@ def _carry(
         if carried is not None:
             acts[point].insert(0, Act(tap=tap, rejoin=tuple(names)))
         goes_on = tap.rejoins and (
-            carried is not None or _is_moved(acts.get(point, ()), moved)
+            carried is not None or any(map(moves, acts.get(point, ())))
         )
         carried = tap if goes_on else None
         if goes_on:
             names = [f"was.{tap.site}", f"now.{tap.site}"]
             acts[point].insert(0, Act(tap=tap, stash=names[0]))
-            acts[point].append(Act(tap=tap, stash=names[1]))
-
-
-def _is_moved(acts: Sequence[Act], moved: set[Site]) -> bool:
-    return any(act.tap.site in moved for act in acts)
+            after = max(i for i, act in enumerate(acts[point]) if moves(act)) + 1
+            acts[point].insert(after, Act(tap=tap, stash=names[1]))
 
 
 def _stream_of(machinery: Machinery, moved: set[Site]) -> Iterator[Tap]:
