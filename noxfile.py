@@ -180,6 +180,13 @@ def bench(session: nox.Session) -> None:
     session.run(python, "-m", "tests.benchmarks", *session.posargs, external=True)
 
 
+@nox.session(default=False, venv_backend="none")
+def models(session: nox.Session) -> None:
+    """Write docs/models.md by running; `-- --check` fails where it would change."""
+    python = str(shared(session) / "python")
+    session.run(python, "-m", "tests.models", *session.posargs, external=True)
+
+
 @nox.session(default=False)
 def minimums(session: nox.Session) -> None:
     """The tests on the lowest versions that the project states."""

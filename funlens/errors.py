@@ -5,7 +5,9 @@ The family::
     FunlensError
     ├── SpecError (ValueError)
     │   ├── UnsupportedArchitectureError
-    │   └── UnsupportedConfigError
+    │   ├── UnsupportedConfigError
+    │   ├── LogProbsMovedError
+    │   └── NotInferredError
     ├── SiteError (LookupError)
     │   ├── SiteNotFoundError
     │   ├── SiteNotCachedError (also KeyError)
@@ -23,14 +25,15 @@ The family::
     │   ├── NonFiniteError
     │   └── NeverActedError
     ├── TokenizerError (ValueError)
-    └── LoadError
-        └── GatedModelError
+    ├── LoadError
+    │   └── GatedModelError
+    └── UnknownRecipeError (LookupError)
 
 Fields are plain values, so that the errors pickle; they compare by identity.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -44,8 +47,10 @@ __all__ = [
     "InputError",
     "InterventionError",
     "LoadError",
+    "LogProbsMovedError",
     "NeverActedError",
     "NonFiniteError",
+    "NotInferredError",
     "NotSerializableError",
     "OptionError",
     "ReadOnlySiteError",
@@ -57,10 +62,12 @@ __all__ = [
     "SiteNotFoundError",
     "SpecError",
     "TokenizerError",
+    "UnknownRecipeError",
     "UnsupportedArchitectureError",
     "UnsupportedConfigError",
     "UserFunctionError",
     "nearest",
+    "raise_all",
 ]
 
 
@@ -109,6 +116,44 @@ class UnsupportedConfigError(SpecError):
         return (
             f"this {self.model_type} model cannot be used: {self.problem}. "
             f"{self.advice}"
+        )
+
+
+@attrs.frozen
+class NotInferredError(SpecError):
+    """What an unknown model does could not be told."""
+
+    model_type: str
+    faults: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say what the nearest descriptions broke."""
+        tried = "; ".join(self.faults) or "no list of blocks was found"
+        return (
+            f"the sites of this {self.model_type} model cannot be inferred: {tried}. "
+            "Expected a known way to spell a transformer on which the laws hold. "
+            "Write a table for it and pass it with `adapter=`."
+        )
+
+
+@attrs.frozen
+class LogProbsMovedError(SpecError):
+    """A way of writing the weights that means the same did not mean the same."""
+
+    function: str
+    model_type: str
+    moved: float
+    tolerance: float
+    where: str
+
+    def __str__(self) -> str:
+        """Say by how much, where, and what it tells."""
+        return (
+            f"{self.function} would move log-probabilities of this {self.model_type} "
+            f"model by {self.moved:.3g} nats at {self.where}. "
+            f"Expected at most {self.tolerance:.3g}, which rounding explains. "
+            "Use the weights as they are: the model does something between them that "
+            "its table does not tell."
         )
 
 
@@ -361,3 +406,28 @@ class LoadError(FunlensError):
 @attrs.frozen
 class GatedModelError(LoadError):
     """The repository asks for an agreement first."""
+
+
+def raise_all(faults: Sequence[FunlensError]) -> None:
+    """Raise one fault as it is, several as a group, none not at all."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        message = f"{len(faults)} faults in what was asked for"
+        raise ExceptionGroup(message, list(faults))
+
+
+@attrs.frozen
+class UnknownRecipeError(FunlensError, LookupError):
+    """No recipe of a tiny model has this name."""
+
+    name: str
+    near: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say what was asked for, and the nearest names there are."""
+        return (
+            f"there is no recipe named {self.name!r}. "
+            f"Nearest: {', '.join(self.near) or 'none'}. "
+            "List the names with `funlens.testing.recipe_names()`."
+        )

@@ -19,6 +19,9 @@ _VALUES = {
     "shape": (2, 7),
     "expected": "some",
     "axes": ("batch", "pos"),
+    "faults": ("the first", "the second"),
+    "moved": 0.5,
+    "tolerance": 0.0001,
 }
 
 
@@ -51,7 +54,7 @@ def test_the_text_holds_every_fact(cls: type[FunlensError]) -> None:
     error = example(cls)
     for field in attrs.fields(cls):
         value = getattr(error, field.name)
-        parts = value if field.name in {"near", "axes"} else (value,)
+        parts = value if field.name in {"near", "axes", "faults"} else (value,)
         for part in () if field.name == "n_layers" else parts:
             assert str(part) in str(error)
     assert str(error).endswith(".")
@@ -61,7 +64,8 @@ def test_the_text_holds_every_fact(cls: type[FunlensError]) -> None:
 def test_every_error_is_public_and_drawn() -> None:
     """`__all__` is sorted and complete, and the tree names every class."""
     names = {cls.__name__ for cls in _CLASSES}
-    assert sorted(names) == [name for name in errors.__all__ if name != "nearest"]
+    functions = {"nearest", "raise_all"}
+    assert sorted(names | functions) == list(errors.__all__)
     assert all(name in (errors.__doc__ or "") for name in names)
 
 

@@ -1,37 +1,55 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
 from funlens.adapters._active import ACTIVE, Active, Point, Seen
+from funlens.adapters._chat import to_chat_tokens
+from funlens.adapters._checkpoints import checkpoints
+from funlens.adapters._circuits import OV, QK
+from funlens.adapters._corpus import tokenize_and_concatenate
+from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
+from funlens.adapters._directions import tokens_to_directions
+from funlens.adapters._draft import Draft
+from funlens.adapters._encoding import Encoded, encode, to_single_token, to_tokens
+from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
     Attention,
     Block,
     Experts,
+    Front,
     Fused,
     Mixer,
     Mlp,
+    Path,
+    Rounds,
     Stack,
 )
-from funlens.adapters._load import ContextLengthWarning, load
+from funlens.adapters._load import load
+from funlens.adapters._load_config import ContextLengthWarning
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._norms import NormForm, form_of
+from funlens.adapters._offload import is_offloaded
 from funlens.adapters._outputs import Head, output_of, with_output
+from funlens.adapters._padding import padding_mask
+from funlens.adapters._positions import token_position
 from funlens.adapters._registry import from_module, replaced, sites, supported
-from funlens.adapters._taps import Tap
-from funlens.adapters._tokens import (
-    padding_mask,
-    to_single_token,
-    to_str_tokens,
-    to_string,
-    to_strings,
-    to_tokens,
-    token_position,
-    tokenize_and_concatenate,
-    tokens_to_directions,
+from funlens.adapters._stream import (
+    Matrix,
+    StreamNorm,
+    StreamWriter,
+    bare_readers,
+    matrix_at,
+    processed,
+    refusal,
+    stream_norms,
+    stream_writers,
 )
+from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._toy import ToyConfig, toy, toy_module
 from funlens.adapters._tracr import from_tracr, tracr_outputs
 from funlens.adapters._transforms import (
     active_transforms,
+    is_differentiating,
     is_forward_mode,
     is_functional,
 )
@@ -41,9 +59,11 @@ from funlens.adapters._views import (
     BeforeSink,
     EveryRow,
     Half,
+    HeadPart,
     Heads,
     Scaled,
     Slots,
+    Square,
     Swapped,
     Tokens,
     Whole,
@@ -53,6 +73,13 @@ from funlens.adapters._views import (
     unless_same,
     with_scale,
 )
+from funlens.adapters._weight_edits import (
+    add_low_rank,
+    exchanged,
+    interpolate,
+    weights_of,
+    with_weights,
+)
 from funlens.adapters._weights import (
     W_E,
     W_K,
@@ -60,46 +87,66 @@ from funlens.adapters._weights import (
     W_Q,
     W_U,
     W_V,
+    W_E_pos,
     W_gate,
     W_in,
     W_out,
     W_pos,
+    b_gate,
     b_in,
     b_K,
     b_O,
     b_out,
     b_Q,
+    b_U,
     b_V,
 )
 
 __all__ = [
     "ACTIVE",
+    "ARCHITECTURES",
     "Active",
     "Architecture",
     "AsIs",
     "Attention",
     "BeforeSink",
+    "Binder",
     "Block",
     "ContextLengthWarning",
+    "Draft",
+    "Encoded",
     "EveryRow",
     "Experts",
+    "Front",
     "Fused",
     "Half",
     "Head",
+    "HeadPart",
     "Heads",
     "Machinery",
+    "Matrix",
+    "Mixer",
     "Mlp",
+    "NormForm",
+    "OV",
+    "Path",
     "Point",
+    "QK",
+    "Rounds",
     "Scaled",
     "Seen",
     "Sizes",
     "Slots",
+    "Square",
     "Stack",
-    "Mixer",
+    "StreamNorm",
+    "StreamWriter",
     "Swapped",
     "Tap",
+    "Tokens",
     "ToyConfig",
     "W_E",
+    "W_E_pos",
     "W_K",
     "W_O",
     "W_Q",
@@ -109,30 +156,46 @@ __all__ = [
     "W_in",
     "W_out",
     "W_pos",
-    "Tokens",
     "Whole",
     "active_transforms",
+    "add_low_rank",
     "b_K",
     "b_O",
     "b_Q",
+    "b_U",
     "b_V",
+    "b_gate",
     "b_in",
     "b_out",
+    "bare_readers",
+    "checkpoints",
+    "encode",
+    "exchanged",
     "find",
+    "form_of",
     "from_module",
     "from_tracr",
     "generation_options",
     "head_results",
     "input_by_output",
+    "interpolate",
+    "is_differentiating",
     "is_forward_mode",
     "is_functional",
+    "is_offloaded",
     "load",
+    "matrix_at",
     "norm_scale",
     "output_of",
     "padding_mask",
+    "processed",
+    "refusal",
     "replaced",
     "sites",
+    "stream_norms",
+    "stream_writers",
     "supported",
+    "to_chat_tokens",
     "to_single_token",
     "to_str_tokens",
     "to_string",
@@ -147,5 +210,7 @@ __all__ = [
     "unless_same",
     "versions",
     "with_output",
+    "weights_of",
     "with_scale",
+    "with_weights",
 ]

@@ -10,8 +10,7 @@ from funlens.adapters._active import ACTIVE, Active, Seen
 from funlens.adapters._inside import Inside
 
 ATTENTION: Final = "funlens"
-BASE: Final = "funlens_base"
-"""Where a module, or its config, notes the attention function that it came with."""
+EAGER_ATTENTION: Final = "funlens_eager"  # with the masks that eager attention has
 
 
 def attend(
@@ -27,7 +26,7 @@ def attend(
 
     active = ACTIVE.get()
     path = module.__dict__.get("funlens_path", "")
-    base = module.__dict__.get(BASE, "eager")
+    base = module.__dict__.get("funlens_base", "eager")
     if active is None:
         watched = False
     else:
@@ -38,7 +37,10 @@ def attend(
         functions: Any = modeling_utils.ALL_ATTENTION_FUNCTIONS
         return functions[base](module, query, key, value, attention_mask, **kwargs)
     eager: Any = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
-    mask = _additive(module, attention_mask, query, key)
+    is_causal = kwargs.get("is_causal")
+    if is_causal is None:
+        is_causal = getattr(module, "is_causal", True)
+    mask = _additive(attention_mask, query, key, is_causal=bool(is_causal))
     if active is None or not watched:
         return eager(module, query, key, value, mask, **kwargs)
     with Inside(active, path, module) as inside:
@@ -58,16 +60,16 @@ def _rotated(
 
 
 def _additive(
-    module: nn.Module, mask: Tensor | None, query: Tensor, key: Tensor
+    mask: Tensor | None, query: Tensor, key: Tensor, *, is_causal: bool
 ) -> Tensor | None:
     """Turn SDPA's mask into the one that is added to scores."""
     lowest = torch.finfo(query.dtype).min
     if mask is None:
         n_queries, n_keys = query.shape[2], key.shape[2]
-        if n_queries == 1 or not getattr(module, "is_causal", True):
+        if n_queries == 1 or not is_causal:
             return None
         seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
-        mask = seen.tril(n_keys - n_queries)[None, None]
+        mask = seen.tril()[None, None]  # aligned as SDPA's: keys may be spare slots
     if mask.dtype != torch.bool:
         return mask
     zero = torch.zeros((), dtype=query.dtype, device=query.device)
@@ -75,20 +77,13 @@ def _additive(
 
 
 def register_attention() -> None:
-    """Make the name `funlens` known to transformers; twice is once."""
-    from transformers import AttentionInterface, AttentionMaskInterface
+    """Make funlens's names known to transformers; twice is once."""
+    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
-    AttentionInterface.register(ATTENTION, attend)
-    AttentionMaskInterface.register(ATTENTION, _mask)
-
-
-def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """Make SDPA's mask; for a model built eager it is never left out."""
-    from transformers import masking_utils
-
-    if getattr(kwargs.get("config"), BASE, "") == "eager":
-        kwargs["allow_is_causal_skip"] = False
-        kwargs["allow_is_bidirectional_skip"] = False
     masks: Any = masking_utils
-    made: Tensor | None = masks.sdpa_mask(*args, **kwargs)
-    return made
+    for name, mask in (
+        (ATTENTION, masks.sdpa_mask),
+        (EAGER_ATTENTION, masks.eager_mask),
+    ):
+        AttentionInterface.register(name, attend)
+        AttentionMaskInterface.register(name, mask)

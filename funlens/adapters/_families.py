@@ -16,9 +16,11 @@ from funlens.adapters._families_common import (
     with_attention,
 )
 from funlens.adapters._families_encoders import ENCODERS
+from funlens.adapters._families_layouts import LAYOUTS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
 from funlens.adapters._families_seq2seq import SEQ2SEQ
+from funlens.adapters._families_streams import STREAMS
 from funlens.adapters._language import (
     Architecture,
     Attention,
@@ -207,7 +209,6 @@ _DEEPSEEK: Final = (
     Architecture(
         model_types=("deepseek_v32",),
         main=Stack(block=_SPARSE_LATENT),
-        unpadded="its indexer chooses padded positions too",
         sees_padding="its indexer chooses padded positions too",
     ),
     # its layers share what an indexer chose
@@ -387,6 +388,8 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *SEQ2SEQ,
     *RECURRENT,
     *RARE,
+    *STREAMS,
+    *LAYOUTS,
     *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

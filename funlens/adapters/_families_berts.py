@@ -10,6 +10,7 @@ from funlens.adapters._language import (
     Architecture,
     Attention,
     Block,
+    Front,
     Mixer,
     Mlp,
     Stack,
@@ -103,6 +104,15 @@ BERTS: Final[tuple[Architecture, ...]] = (
         main=_BERT_STACK,
         is_causal="is_decoder",
         first_position="pad_token_id",
+    ),
+    Architecture(
+        model_types=("git",),
+        main=evolve(
+            _BERT_STACK,
+            block=with_attention(BERT_BLOCK, asks_by_name=True),
+            embed_changes=True,
+        ),
+        front=Front("a picture's patches", given="pixel_values"),
     ),
     Architecture(
         model_types=("megatron-bert",),
@@ -234,7 +244,7 @@ BERTS: Final[tuple[Architecture, ...]] = (
             mixer=(Mixer(path="fourier.self", o=""),),
             mid=("out", "fourier"),
         ),
-        unmasked="it takes no mask",
+        maskless="it takes no mask",
     ),
     _both_ways(
         "nystromformer",

@@ -29,6 +29,7 @@ def _t5_block(*, last: int) -> Block:
     return Block(
         ln1="layer.0.layer_norm",
         attention=(Attention(path="layer.0.SelfAttention", has_rotary=False),),
+        ln_cross="layer.1.layer_norm",
         cross=(Attention(path="layer.1.EncDecAttention", has_rotary=False),),
         can_skip=False,
         mid=("in", f"layer.{last}"),

@@ -8,8 +8,8 @@ a path that is not there is left out. A path that begins with `/` starts at the 
 where it would start at the part otherwise.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import attrs
 from torch import nn
@@ -33,6 +33,8 @@ from funlens.adapters._spelling import (
 Path: TypeAlias = str | tuple[str, ...]
 Layout: TypeAlias = Literal["bpd", "pbd", "bdp"]
 """Axes of a tensor: `b` rows, `p` positions, `d` widths."""
+Place: TypeAlias = tuple[Literal["in", "out"], Path]
+"""What enters or leaves a module."""
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +90,8 @@ class Attention:
         times: How many times as many heads are mixed as attend.
         merged: Whether the encoder's keys and values stand behind its own ones.
         repeats_keys: Whether keys are repeated for each query head before rotation.
+        given: The input without which it does not run.
+        more_keys: What stands behind the positions' own keys, where something does.
         hidden: Sites that cannot be met on this family, and why.
     """
 
@@ -116,6 +120,8 @@ class Attention:
     times: int = 1
     merged: bool = False
     repeats_keys: bool = False
+    given: str = ""
+    more_keys: str = ""
     hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
@@ -175,7 +181,7 @@ class Mixer:
         path: The module.
         o: Its output projection, below it; empty where it has none.
         needs: What tells this alternative from others, below it.
-        parts: Inner sites, and where each is met: `"in"` or `"out"` of a path.
+        parts: Inner sites, and where each is met.
         added: Module whose output the block adds; the mixer itself if empty.
         multiplier: As for a block, of this part alone.
     """
@@ -183,9 +189,7 @@ class Mixer:
     path: Path
     o: Path = OUT
     needs: Path = ""
-    parts: Mapping[str, tuple[Literal["in", "out"], Path]] = attrs.field(
-        factory=dict[str, tuple[Literal["in", "out"], Path]]
-    )
+    parts: Mapping[str, Place] = attrs.field(factory=dict[str, Place])
     added: Path = ""
     multiplier: str | float = ""
 
@@ -196,14 +200,17 @@ class Block:
 
     Attributes:
         needs: What tells this kind of layer from the stack's others.
-        start: Module whose output the stream begins with, instead of the block's input.
+        given: The input without which it does not run.
+        start: Where the stream enters, if that is not the block's input.
+        end: Where it leaves, if that is not the block's output.
         ln1: Norm before attention.
         attention: Self-attention.
         mixer: A recurrence or convolution, instead of attention or beside it.
         ln1_post: Norm of what attention returns, before it is added.
+        ln_cross: Norm before the attention over an encoder's output.
         cross: Attention over an encoder's output.
-        mid: Module that the stream between attention and MLP enters or leaves, as
-            `("in", path)` or `("out", path)`, where it is not the input of `ln2`.
+        mid: Where the stream between attention and MLP is, if that is not the input
+            of `ln2`.
         cross_mid: Module that it leaves instead, where a block also attends to an
             encoder.
         ln2: Norm before the MLP.
@@ -214,17 +221,28 @@ class Block:
         stream_norm: Whether norms stand on the stream itself, as in BERT.
         multiplier: Config field or number that multiplies what is added.
         can_skip: Whether blocks pass nothing but the residual to each other.
+        streams: How a block passes several streams on, where it does: their axis is
+            `"inner"` before the last, `"flat"` in the last, or comes `"first"`, or
+            others stand `"behind"` the main one's positions. Then nothing is added to
+            one residual stream.
+        reads: What a block depends on beside the stream that enters it.
+        stream_changes: Whether the model changes the stream in place afterwards.
+        unjoined: Why what leaves a block is not what enters the next.
         unsummed: Why what a block adds is not the difference of its streams.
+        hidden: Sites that cannot be met on this family, and why.
     """
 
     needs: Path = ""
-    start: Path = ""
+    given: str = ""
+    start: Place | None = None
+    end: Place | None = None
     ln1: Path = ""
     attention: tuple[Attention, ...] = ()
     mixer: tuple[Mixer, ...] = ()
     ln1_post: Path = ""
+    ln_cross: Path = ""
     cross: tuple[Attention, ...] = ()
-    mid: tuple[Literal["in", "out"], Path] | None = None
+    mid: Place | None = None
     cross_mid: Path = ""
     ln2: Path = ""
     mlp: tuple[Mlp | Experts, ...] = ()
@@ -234,7 +252,27 @@ class Block:
     stream_norm: bool = False
     multiplier: str | float = ""
     can_skip: bool = True
+    streams: Literal["", "inner", "flat", "first", "behind"] = ""
+    reads: str = ""
+    stream_changes: bool = False
+    unjoined: str = ""
     unsummed: str = ""
+    hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+@attrs.frozen(kw_only=True)
+class Rounds:
+    """Lists of blocks that run several times in one forward: one layer each time.
+
+    Attributes:
+        lists: The lists, below the model's body.
+        order: Which of them each round runs, from the config.
+        between: Why what leaves a round is not what enters the next.
+    """
+
+    lists: tuple[str, ...]
+    order: Callable[[Any], Sequence[int]]
+    between: str
 
 
 @attrs.frozen(kw_only=True)
@@ -246,6 +284,12 @@ class Stack:
             for every child whose name fits.
         block: What a block looks like, or its kinds; the first counts whose needs are
             there.
+        halves: Layers that stand within one block of HuggingFace's, in order, where
+            those are several.
+        scattered: Whether blocks are no modules: the list of blocks tells how many
+            they are, paths start at the body, and `{layer}` stands for a layer's
+            number and `{before}` for that of the one before.
+        rounds: How blocks run, where they run several times.
         embed: Module whose output is the token embedding, as it enters the sum; the
             model's own input embedding if empty.
         embed_multiplier: Config field that multiplies the embedding afterwards.
@@ -256,13 +300,18 @@ class Stack:
             is not padding, so that padded rows need no help.
         unjoined: Why a block may begin with something else than the one before gave.
         layout: Order of rows, positions and widths in what its blocks pass on.
+        embed_layout: Their order in its embeddings.
         overhangs: Whether the model adds positions behind the tokens', which no site
             shows.
         config: Field of the config that describes this stack, where there are several.
+        same_positions: Whether its positions are the main stack's.
     """
 
     blocks: Path = BLOCKS
-    block: Block | tuple[Block, ...]
+    block: Block | tuple[Block, ...] = ()
+    halves: tuple[Block, ...] = ()
+    scattered: bool = False
+    rounds: Rounds | None = None
     embed: Path = ""
     embed_multiplier: str = ""
     embed_changes: bool = False
@@ -271,13 +320,32 @@ class Stack:
     ln_final: Path = LN_FINAL
     unjoined: str = ""
     layout: Layout = "bpd"
+    embed_layout: Layout = "bpd"
     overhangs: bool = False
     config: str = ""
+    same_positions: bool = False
 
     @property
     def kinds(self) -> tuple[Block, ...]:
         """The kinds of blocks; what concerns all of them stands in the first."""
-        return (self.block,) if isinstance(self.block, Block) else self.block
+        if isinstance(self.block, Block):
+            return (self.block,)
+        return self.block or self.halves
+
+
+@attrs.frozen
+class Front:
+    """What a model puts in front of the positions it is given.
+
+    It is left out of every site, so that position 0 is the first token's.
+
+    Attributes:
+        what: What that is.
+        given: The input without which nothing stands there; empty where it always does.
+    """
+
+    what: str
+    given: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -304,8 +372,12 @@ class Architecture:
             own code cannot pass, and why.
         shifts: Whether HuggingFace's model makes the decoder's inputs from the
             encoder's where none are given.
+        front: What the model puts in front of the positions it is given.
+        codebooks: Config field that tells how many rows of ids are one row.
+        keeps_cache: Whether it computes other bits without its cache, so that runs
+            have one too.
+        maskless: Why HuggingFace's own model cannot be told what is padding.
         unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
-        unmasked: Why rows padded on either side are.
         sees_padding: Why real positions are a little different beside padding, as
             HuggingFace's own are.
         refit: What is done to the private copy before anything else, so that each
@@ -336,8 +408,11 @@ class Architecture:
     mixes_rows: str = ""
     no_func: Mapping[str, str] = attrs.field(factory=dict[str, str])
     shifts: bool = False
+    front: Front | None = None
+    codebooks: str = ""
+    keeps_cache: bool = False
+    maskless: str = ""
     unpadded: str = ""
-    unmasked: str = ""
     sees_padding: str = ""
     refit: Callable[[nn.Module], None] | None = None
     row_padding: str = ""

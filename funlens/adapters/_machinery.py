@@ -3,20 +3,46 @@
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from funlens.adapters._language import Architecture, Stack
+from funlens.adapters._offload import execution_device, is_offloaded
 from funlens.adapters._outputs import Head
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._tree import find
-from funlens.data import Site, SiteInfo
+from funlens.data import INTEGER_PARTS, Site, SiteInfo
+
+_WIDE: Final = frozenset(
+    {
+        "attn_scores",
+        "cross_pattern",
+        "cross_scores",
+        "expert_out",
+        "pattern",
+        "rot_k",
+        "rot_q",
+        "router_logits",
+        "router_weights",
+    }
+)
+"""Parts that some families compute in float32, whatever their weights are."""
+
+
+def _devices_of(module: nn.Module) -> frozenset[torch.device]:
+    """List where weights lie; accelerate keeps those on `meta` that it brings later."""
+    devices = frozenset(parameter.device for parameter in module.parameters())
+    return devices - {torch.device("meta")}
+
+
+# Their products are no part of a graph: torch warns, and goes on.
+_INTEGER_KERNELS: Final = "torch.ao.nn.quantized"
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
@@ -51,6 +77,7 @@ class Machinery:
     centered: frozenset[type]
     plans: dict[object, Any] = attrs.field(factory=dict[object, Any])
     _lock: Any = attrs.field(factory=threading.RLock)
+    _own: threading.local = attrs.field(factory=threading.local)
     _made: dict[bool, nn.Module] = attrs.field(factory=dict[bool, nn.Module])
     _spare: dict[bool, list[nn.Module]] = attrs.field(
         factory=dict[bool, list[nn.Module]]
@@ -77,9 +104,52 @@ class Machinery:
         return told if isinstance(told, int) else int(getattr(self.config, told)) + 1
 
     @property
+    def rows(self) -> int:
+        """How many rows of ids are one row of the stream."""
+        field = self.arch.codebooks
+        return int(getattr(self.config, field)) if field else 1
+
+    @property
     def can_skip(self) -> bool:
-        """Whether blocks of the main stack pass nothing but the stream on."""
-        return self.arch.main.kinds[0].can_skip
+        """Whether blocks of the main stack can be left out of a run."""
+        return not self.why_no_skip({})
+
+    def in_front(self, given: Mapping[str, object]) -> str:
+        """Say what stands in front of the positions of some inputs."""
+        front = self.arch.front
+        if front is None or (front.given and given.get(front.given) is None):
+            return ""
+        return front.what
+
+    def why_no_skip(self, given: Mapping[str, object]) -> str:
+        """Say why no block can be left out of a run; empty where some can.
+
+        Args:
+            given: The inputs of the run.
+        """
+        main = self.arch.main
+        if main.scattered:
+            return "its blocks are no modules"
+        if main.rounds is not None:
+            return "its blocks run several times"
+        front = self.in_front(given)
+        if front:
+            return f"{front} stand in front of the positions it is given"
+        if not main.kinds[0].can_skip:
+            return "its blocks pass more than the residual to each other"
+        return ""
+
+    @property
+    def begins(self) -> tuple[int, ...]:
+        """Layers with which a block of HuggingFace's begins."""
+        before = ("", *self.blocks)
+        pairs = enumerate(zip(before, self.blocks, strict=False))
+        return tuple(layer for layer, (last, block) in pairs if last != block)
+
+    @cached_property
+    def has_visits(self) -> bool:
+        """Whether some sites are met in one of a module's several runs."""
+        return any(tap.visit is not None for tap in self.taps.values())
 
     @property
     def shifts(self) -> bool:
@@ -112,16 +182,60 @@ class Machinery:
         """Device of the token embedding, where inputs enter."""
         embed = find(self.module, self.embed)
         source = embed if embed is not None else self.module
+        dispatched = execution_device(source)
+        if dispatched is not None:
+            return dispatched
         found = next(source.parameters(), None)
         return torch.device("cpu") if found is None else found.device
+
+    def dtypes(self, part: str) -> frozenset[torch.dtype]:
+        """Name the dtypes that values of a part can have."""
+        if part in INTEGER_PARTS:
+            return frozenset({torch.int64})
+        is_wide = part in _WIDE or getattr(self.config, "residual_in_fp32", False)
+        return frozenset({self.dtype, torch.float32} if is_wide else {self.dtype})
+
+    @cached_property
+    def _devices(self) -> frozenset[torch.device]:
+        return _devices_of(self.module)
+
+    def device_at(self, tap: Tap) -> torch.device | None:
+        """Tell where a value lies; None if unknown, as where weights come and go."""
+        devices = self._devices
+        if len(devices) > 1:
+            devices = _devices_of(find(self.module, tap.path) or self.module)
+        return next(iter(devices)) if len(devices) == 1 else None
+
+    @cached_property
+    def is_offloaded(self) -> bool:
+        """Whether some weights are there only while their module runs."""
+        return is_offloaded(self.module)
+
+    @cached_property
+    def without_derivative(self) -> str:
+        """Name a layer whose gradient torch would give as 0; empty if there is none."""
+        kinds = (type(part) for part in self.module.modules())
+        lost = (kind for kind in kinds if kind.__module__.startswith(_INTEGER_KERNELS))
+        return next((f"quantized {kind.__name__}" for kind in lost), "")
 
     @cached_property
     def _order(self) -> Mapping[Site, int]:
         return {site: at for at, site in enumerate(self.taps)}
 
+    @cached_property
+    def asks_inputs(self) -> bool:
+        """Whether some sites are only met with a certain input."""
+        return any(tap.given for tap in self.taps.values())
+
     def ordered(self, sites: Iterable[Site]) -> list[Site]:
         """Sort whole sites by the order of the forward pass."""
         return sorted(sites, key=self._order.__getitem__)
+
+    def bare(self) -> nn.Module:
+        """Give the structure without taps, to be run."""
+        if not self.is_offloaded:
+            return self.module
+        return self._of_thread("bare", partial(bare_copy, self.module))
 
     def tapped(self, *, eager: bool) -> nn.Module:
         """Give the structure with taps.
@@ -131,10 +245,19 @@ class Machinery:
                 have a skeleton of their own for that.
         """
         apart = self._is_apart(eager=eager)
+        if self.is_offloaded:
+            return self._of_thread(str(apart), partial(self._new, eager=apart))
         with self._lock:
             if apart not in self._made:
                 self._made[apart] = self._new(eager=apart)
             return self._made[apart]
+
+    def _of_thread(self, key: str, make: Callable[[], nn.Module]) -> nn.Module:
+        """Give a thread a structure of its own, whose weights come and go."""
+        made: dict[str, nn.Module] = vars(self._own)
+        if key not in made:
+            made[key] = make()
+        return made[key]
 
     def _is_apart(self, *, eager: bool) -> bool:
         """Tell whether looking into attention takes a structure of its own."""
@@ -164,7 +287,7 @@ class Machinery:
         return put_taps(
             bare_copy(self.module, replaced),
             taps,
-            blocks=self.blocks,
+            blocks=self.blocks if self.can_skip else (),
             eager=eager,
             watched=self.watched,
             plain=self.arch.plain,
@@ -182,12 +305,3 @@ class Machinery:
         finally:
             with self._lock:
                 self._spare[apart].append(module)
-
-    def with_tensors(self, replaced: Mapping[str, Tensor]) -> nn.Module:
-        """Copy the structure with some parameters replaced, tied ones together."""
-        named = dict(self.module.named_parameters(remove_duplicate=False))
-        memo = {
-            id(named[name]): nn.Parameter(value, requires_grad=False)
-            for name, value in replaced.items()
-        }
-        return bare_copy(self.module, dict(memo))

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import attrs
 from torch import nn
 
-from funlens.adapters._attention import ATTENTION, register_attention
+from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION, register_attention
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._language import Architecture, Stack
@@ -16,6 +16,7 @@ from funlens.adapters._machinery import Machinery
 from funlens.adapters._outputs import Head, head_of, labels_of
 from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
+from funlens.adapters._tokenizer import check_bos, tokenizer_in
 from funlens.adapters._tree import (
     Sizes,
     features,
@@ -36,6 +37,7 @@ from funlens.errors import (
 
 _GROUP: Final = "funlens.architectures"
 _KNOWN_ATTENTION: Final = ("sdpa", "eager")
+_OUR_ATTENTION: Final = (ATTENTION, EAGER_ATTENTION)
 
 
 def supported() -> tuple[str, ...]:
@@ -79,7 +81,7 @@ def from_module(
 
     Args:
         module: A HuggingFace model in evaluation mode; PEFT-wrapped ones too.
-        tokenizer: Its tokenizer, for text.
+        tokenizer: Its tokenizer, for text, or a processor that holds one.
         adapter: A table of your own, in place of the known ones.
         name: Name for reports; the module's class if left out.
         revision: Revision it was loaded from, for reports.
@@ -88,8 +90,12 @@ def from_module(
     Raises:
         UnsupportedArchitectureError: No table describes it.
         UnsupportedConfigError: The table does not fit this module.
-        InputError: It is compiled, in training mode, or no HuggingFace model.
+        InputError: It is compiled, in training mode, or no HuggingFace model; or the
+            tokenizer is none.
+        OptionError: `bos` is no policy.
     """
+    check_bos(bos)
+    text = tokenizer_in(tokenizer)
     inner = _unwrapped(module)
     arch = _fitting(adapter or _table_for(inner.config), inner)
     refusal = arch.refusal(inner) if arch.refusal else ""
@@ -117,7 +123,8 @@ def from_module(
         watched=_watched(skeleton, taps.values()),
         centered=_centered(skeleton, taps.values(), binder.width),
     )
-    return _spec(machinery, tokenizer, name or type(inner).__name__, revision, bos)
+    spec = _spec(machinery, text, name or type(inner).__name__, revision, bos)
+    return spec if text is tokenizer else attrs.evolve(spec, processor=tokenizer)
 
 
 def _fitting(arch: Architecture, module: Any) -> Architecture:
@@ -139,7 +146,7 @@ def _blocks(module: Any, body: str, stack: Stack) -> str:
 
 def _bound(arch: Architecture, skeleton: Any) -> Binder:
     config = skeleton.config
-    main = subconfig(skeleton, arch.main.config) or config.get_text_config()
+    main = subconfig(config, arch.main.config) or config.get_text_config()
     body = arch.body or path_of(skeleton, skeleton.base_model)
     return Binder(
         arch=arch,
@@ -157,19 +164,27 @@ def _held(skeleton: Any, end: Literal["input", "output"]) -> str:
         part = getattr(skeleton, f"get_{end}_embeddings")()
     except (NotImplementedError, AttributeError):
         return ""
-    return path_of(skeleton, part) if isinstance(part, nn.Module) else ""
+    if not isinstance(part, nn.Module) or isinstance(part, nn.ModuleList):
+        return ""  # of several, none is the model's own
+    return path_of(skeleton, part)
 
 
 def _head_taps(binder: Binder, head: Head, unembed: str) -> Iterator[Tap]:
     """Where a model's logits are met: at what its forward returns."""
     module = binder.module
+    sizes: dict[str, int | str] = {}
     if head == "sequences":
-        site, sizes = Site(part="label_logits"), {"label": labels_of(module)}
+        sizes["label"] = labels_of(module)
+        site = Site(part="label_logits")
         yield Tap(site=site, path="", side="out", view=AS_IS, sizes=sizes)
     elif head != "none":
         width = features(find(module, unembed))[1] if unembed else labels_of(module)
-        sizes = {"vocab": width or binder.sizes.d_vocab}
-        yield Tap(site=Site(part="logits"), path="", side="out", sizes=sizes)
+        sizes["vocab"] = width or binder.sizes.d_vocab
+        if binder.arch.codebooks:
+            sizes = {"vocab": binder.sizes.d_vocab, "batch": "rows"}
+        front = binder.arch.front is not None
+        site = Site(part="logits")
+        yield Tap(site=site, path="", side="out", sizes=sizes, front=front)
 
 
 def _watched(skeleton: nn.Module, taps: Iterable[Tap]) -> frozenset[str]:
@@ -186,7 +201,7 @@ def _watched(skeleton: nn.Module, taps: Iterable[Tap]) -> frozenset[str]:
 def _attention_of(config: Any, skeleton: nn.Module) -> str:
     own = getattr(config, "_attn_implementation", None) or "eager"
     asks = any(has_interface(part) for part in skeleton.modules())
-    if own not in _KNOWN_ATTENTION and own != ATTENTION and asks:
+    if own not in (*_KNOWN_ATTENTION, *_OUR_ATTENTION) and asks:
         raise UnsupportedConfigError(
             config.model_type,
             f"its attention implementation is {own!r}, and sites can be met under "
@@ -204,8 +219,7 @@ def _unwrapped(module: nn.Module) -> Any:
             "the module as HuggingFace made it",
             "Describe it first and use `torch.compile` on your own function",
         )
-    base = getattr(module, "get_base_model", None)
-    inner: Any = base() if callable(base) and hasattr(module, "peft_config") else module
+    inner = _without_peft(module)
     if getattr(inner, "config", None) is None or not hasattr(
         inner.config, "model_type"
     ):
@@ -221,6 +235,37 @@ def _unwrapped(module: nn.Module) -> Any:
             "Call `module.eval()` first",
         )
     return inner
+
+
+def _without_peft(module: nn.Module) -> Any:
+    """Take PEFT's wrappers off where nothing is lost with them."""
+    if not _is_of_peft(module):
+        return module
+    wrapper: Any = module
+    if any(config.is_prompt_learning for config in wrapper.peft_config.values()):
+        raise InputError(
+            "these adapters put virtual tokens in front of the input, and a run of the "
+            "model below would leave them out",
+            "adapters inside the layers, such as LoRA's",
+            "Describe the base model, and pass the virtual tokens as `inputs_embeds`",
+        )
+    layers: list[Any] = [part for part in module.modules() if _is_of_peft(part)]
+    if any(getattr(at, "merged", False) and at.disable_adapters for at in layers):
+        raise InputError(
+            "its adapters are merged into the weights and disabled, so that a run "
+            "would take them out of the weights",
+            "adapters that are either merged or disabled",
+            "Call `unmerge_adapter()` first",
+        )
+    inner: Any = module
+    while _is_of_peft(inner):
+        held = dict(inner.named_children())
+        inner = held.get("base_model", held.get("model"))
+    return inner
+
+
+def _is_of_peft(part: object) -> bool:
+    return any(kind.__module__.startswith("peft.") for kind in type(part).__mro__)
 
 
 def _centered(skeleton: nn.Module, taps: Iterable[Tap], width: int) -> frozenset[type]:
@@ -256,9 +301,10 @@ def _spec(
         n_ctx=binder.sizes.n_ctx,
         is_causal=binder.is_causal,
         is_encoder_decoder=binder.has_encoder,
-        is_parallel="attn_out" in parts and "resid_mid" not in parts,
+        is_parallel="attn_out" in parts and binder.arch.main.kinds[0].parallel,
         is_gated="mlp_gate" in parts,
         has_stream_norm=binder.arch.main.kinds[0].stream_norm,
+        n_streams=_size(infos, "streams_pre", "stream") or 1,
         sites=infos,
         tokenizer=tokenizer,
         bos=bos,
@@ -287,7 +333,13 @@ def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:
 def _info(tap: Tap) -> SiteInfo:
     axes = AXES[tap.site.part]
     shape = tuple(tap.sizes.get(axis) or axis for axis in axes)
-    return SiteInfo(site=tap.site, axes=axes, shape=shape, read_only=tap.read_only)
+    return SiteInfo(
+        site=tap.site,
+        axes=axes,
+        shape=shape,
+        read_only=tap.read_only,
+        given=tap.given,
+    )
 
 
 def replaced(spec: ModelSpec, module: nn.Module) -> ModelSpec:

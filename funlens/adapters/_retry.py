@@ -33,7 +33,15 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def is_rate_limited(error: BaseException) -> bool:
     """Tell whether an error comes from an HTTP 429."""
-    return _refusal(error) is not None
+    return answer_with(_TOO_MANY_REQUESTS, error) is not None
+
+
+def answer_with(status: int, error: BaseException) -> Any:
+    """Find the hub's answer with a status among what caused an error."""
+    answers = (getattr(cause, "response", None) for cause in causes(error))
+    return next(
+        (one for one in answers if getattr(one, "status_code", None) == status), None
+    )
 
 
 def retrying(
@@ -86,7 +94,7 @@ def _doubled(attempt: int) -> float:
 
 def _asked_for(error: BaseException, *, now: Callable[[], datetime]) -> float | None:
     """Read `Retry-After`, which is a number of seconds or a date."""
-    response = _refusal(error)
+    response = answer_with(_TOO_MANY_REQUESTS, error)
     headers: Mapping[str, str] = getattr(response, "headers", None) or {}
     lowered = {name.lower(): value for name, value in headers.items()}
     value = lowered.get("retry-after", "").strip()
@@ -98,19 +106,6 @@ def _asked_for(error: BaseException, *, now: Callable[[], datetime]) -> float | 
         return None  # absent, or neither of the two forms
     aware = date if date.tzinfo else date.replace(tzinfo=UTC)
     return max(0.0, (aware - now()).total_seconds())
-
-
-def _refusal(error: BaseException) -> Any:
-    """Find the answer with status 429 among what caused an error."""
-    answers = (getattr(cause, "response", None) for cause in causes(error))
-    return next(
-        (
-            answer
-            for answer in answers
-            if getattr(answer, "status_code", None) == _TOO_MANY_REQUESTS
-        ),
-        None,
-    )
 
 
 def _utc_now() -> datetime:

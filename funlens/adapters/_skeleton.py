@@ -9,15 +9,15 @@ import functools
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, Final, cast
 
 from torch import Tensor, nn
 
 from funlens.adapters._active import ACTIVE, Point, Seen
-from funlens.adapters._attention import ATTENTION, BASE
+from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION
 from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
+from funlens.adapters._sharing import shared_with
 from funlens.adapters._taps import Side, Tap
 from funlens.adapters._transforms import is_functional
 from funlens.adapters._tree import find
@@ -38,9 +38,7 @@ def bare_copy(
         module: The module; it is only read.
         replaced: Tensors to put in the place of others, by the others' `id`.
     """
-    memo: dict[int, Any] = {
-        id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())
-    }
+    memo = shared_with(module)
     memo.update(replaced or {})
     return copy.deepcopy(module, memo)
 
@@ -96,11 +94,12 @@ def _set_attention(
     apart = {id(getattr(part, "config", None)) for part in watched}
     asking = {id(config) for part, config in found if has_interface(part)} - apart
     for part, config in found:
-        for noting in (part, config):
-            noting.__dict__.setdefault(BASE, getattr(config, _ATTENTION_FIELD))
-    for _, config in found:
+        part.__dict__.setdefault("funlens_base", getattr(config, _ATTENTION_FIELD))
+    for config in {id(config): config for _, config in found}.values():
         if id(config) in asking:
-            setattr(config, _ATTENTION_FIELD, ATTENTION)
+            is_eager = getattr(config, _ATTENTION_FIELD) == "eager"
+            ours = EAGER_ATTENTION if is_eager else ATTENTION
+            setattr(config, _ATTENTION_FIELD, ours)
         elif eager:
             setattr(config, _ATTENTION_FIELD, "eager")
 

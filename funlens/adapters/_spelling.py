@@ -83,3 +83,4 @@ DOWN: Final = (
 ROUTER: Final = ("gate", "router")
 EXPERTS: Final = ("experts",)
 SHARED: Final = ("shared_experts", "shared_expert", "shared_mlp")
+SHARED_GATE: Final = ("shared_expert_gate",)

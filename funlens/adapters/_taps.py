@@ -15,8 +15,10 @@ from funlens.adapters._language import (
     Mixer,
     Mlp,
     Path,
+    Place,
     Stack,
 )
+from funlens.adapters._matrices import unreadable
 from funlens.adapters._tree import (
     Sizes,
     features,
@@ -37,12 +39,19 @@ from funlens.adapters._views import (
     Scaled,
     Slots,
     Square,
+    StreamsBehind,
+    StreamsFirst,
     Swapped,
     Tokens,
     View,
 )
 from funlens.data import AXES, Site
 from funlens.errors import UnsupportedConfigError
+
+# What is added to the one residual stream, and what it is in between.
+_ADDED: Final = frozenset(
+    {"attn_out", "ssm_out", "cross_out", "resid_mid", "mlp_out", "dense_out"}
+)
 
 Side: TypeAlias = Literal[
     "in",
@@ -73,16 +82,19 @@ class Tap:
         side: Its input, its output, or a step inside it.
         index: Which of several outputs.
         view: How the value lies in the tensor.
-        sizes: Lengths of its axes, as far as they are known without running.
+        sizes: Lengths of its axes, as far as they are known without running; a word
+            where an axis is longer than its name says.
         note: What one would expect to hold of it and does not, and why.
         rejoins: Whether a changed value must also enter the sum at the block's end.
         in_place: Whether the model later changes that tensor in place.
         by_name: Whether the module looks at the name of the attention function.
         all_keys: Whether positions count all keys, also those of a cache.
         layout: Order of rows, positions and widths in the tensor.
-        once: Whether only the module's first call in a forward counts.
         overhangs: Whether the tensor holds positions beyond the site's.
         read_only: Why it cannot be changed; empty where it can.
+        given: The input without which it is not met.
+        visit: Which of the module's runs in one forward, where it runs several times.
+        front: Whether other positions may stand before those that the model is given.
     """
 
     site: Site
@@ -90,16 +102,18 @@ class Tap:
     side: Side
     index: int = 0
     view: View = WHOLE
-    sizes: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    sizes: Mapping[str, int | str] = attrs.field(factory=dict[str, int | str])
     note: str = ""
     rejoins: bool = False
     in_place: bool = False
     by_name: bool = False
     all_keys: bool = False
     layout: Layout = "bpd"
-    once: bool = False
     overhangs: bool = False
     read_only: str = ""
+    given: str = ""
+    visit: int | None = None
+    front: bool = False
 
     @property
     def point(self) -> tuple[str, Side]:
@@ -146,12 +160,13 @@ class Binder:
     def is_causal(self) -> bool:
         """Whether positions of the main stack see only earlier ones."""
         told = self.arch.is_causal
-        return bool(getattr(self.config, told)) if isinstance(told, str) else told
+        return bool(getattr(self.config, told, True)) if isinstance(told, str) else told
 
     def config_of(self, stack: Stack) -> Any:
-        """Give HuggingFace's config of one stack."""
-        path = stack.config
-        return subconfig(self.module, path) if path else self.config
+        """Give the config that describes a stack."""
+        whole: Any = self.module.config
+        held = (subconfig(one, stack.config) for one in (whole, self.config))
+        return next((found for found in held if found is not None), self.config)
 
     def at(self, path: Path, base: str = "") -> str:
         """Resolve the alternatives of a path below a base; empty if none is there."""
@@ -163,21 +178,42 @@ class Binder:
 
 
 def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
-    """List the paths of a stack's blocks.
+    """List the blocks of a stack's layers: the path of each.
 
     Raises:
         UnsupportedConfigError: There is no list of blocks where the table says.
     """
-    names = (stack.blocks,) if isinstance(stack.blocks, str) else stack.blocks
+    return tuple(path for path, _ in _layers_of(binder, stack))
+
+
+def _layers_of(binder: Binder, stack: Stack) -> tuple[tuple[str, int | None], ...]:
+    """List the blocks of a stack's layers, and which of a block's runs each is."""
+    if stack.rounds is None:
+        blocks = _listed(binder, stack.blocks)
+        if stack.scattered:
+            return tuple((binder.body, None) for _ in blocks)
+        times = len(stack.halves) or 1
+        return tuple((path, None) for path in blocks for _ in range(times))
+    lists = [_listed(binder, path) for path in stack.rounds.lists]
+    runs = [0] * len(lists)
+    found: list[tuple[str, int | None]] = []
+    for which in stack.rounds.order(binder.config_of(stack)):
+        found += [(path, runs[which]) for path in lists[which]]
+        runs[which] += 1
+    return tuple(found)
+
+
+def _listed(binder: Binder, blocks: Path) -> tuple[str, ...]:
+    """List the paths of a list's modules, or of several lists'."""
+    names = (blocks,) if isinstance(blocks, str) else blocks
     for name in names:
         for base in (binder.body, ""):
-            blocks = tuple(_children(binder.module, joined(base, name)))
-            if blocks:
-                return blocks
+            found = tuple(_children(binder.module, joined(base, name)))
+            if found:
+                return found
     raise UnsupportedConfigError(
         binder.arch.model_types[0],
-        f"it has no list of blocks at {stack.blocks!r}; transformers may have "
-        "renamed it",
+        f"it has no list of blocks at {blocks!r}; transformers may have renamed it",
     )
 
 
@@ -212,18 +248,19 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
 
 def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
     config = binder.config_of(stack)
-    blocks = blocks_of(binder, stack)
+    placed = _layers_of(binder, stack)
     layers = [
         _Layer(
             binder=binder,
             config=config,
             words=stack,
-            block=_kind(binder, stack, path),
+            block=kind_of(binder, stack, path, layer),
             path=path,
             stack=name,
             layer=layer,
+            visit=visit,
         )
-        for layer, path in enumerate(blocks)
+        for layer, (path, visit) in enumerate(placed)
     ]
     width = {"d_model": binder.sizes.width(config)}
 
@@ -232,18 +269,24 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         at = find(binder.module, path)
         own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
         sizes = {**width, **own, "one": 1}
-        beyond = stack.overhangs
-        return Tap(
-            site=site, path=path, side=side, sizes=sizes, overhangs=beyond, **more
-        )
+        front = stack is binder.arch.main and binder.arch.front is not None
+        more = {"front": front, "overhangs": stack.overhangs, **more}
+        return Tap(site=site, path=path, side=side, sizes=sizes, **more)
 
     embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
     if embed:
         factor = number(config, stack.embed_multiplier)
         view = Scaled(factor) if factor != 1.0 else WHOLE
         changes = stack.embed_changes
-        once = stack.overhangs  # what it adds may be embedded apart
-        yield model_tap("embed", embed, "out", view=view, in_place=changes, once=once)
+        yield model_tap(
+            "embed",
+            embed,
+            "out",
+            view=view,
+            in_place=changes,
+            layout=stack.embed_layout,
+            visit=0 if stack.overhangs else None,  # what it adds may be embedded apart
+        )
     pos_embed = binder.below_body(stack.pos_embed)
     if pos_embed:
         yield model_tap("pos_embed", pos_embed, "out", view=EveryRow())
@@ -251,12 +294,15 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         yield from layer.taps()
     ln_final = binder.below_body(stack.ln_final)
     if ln_final:
-        yield model_tap("ln_final_scale", ln_final, "scale")
-        yield model_tap("ln_final_normalized", ln_final, "out")
+        visit = placed[-1][1]
+        yield model_tap("ln_final_scale", ln_final, "scale", visit=visit)
+        yield model_tap("ln_final_normalized", ln_final, "out", visit=visit)
 
 
-def _kind(binder: Binder, stack: Stack, path: str) -> Block:
-    """Pick what one block of a stack looks like."""
+def kind_of(binder: Binder, stack: Stack, path: str, layer: int) -> Block:
+    """Pick what one layer of a stack looks like."""
+    if stack.halves:
+        return stack.halves[layer % len(stack.halves)]
     for block in stack.kinds:
         if not block.needs or binder.at(block.needs, path):
             return block
@@ -276,11 +322,14 @@ class _Layer:
     path: str
     stack: str
     layer: int
+    visit: int | None
 
     def at(self, path: Path, base: str = "") -> str:
         """Resolve a path below a part of the block, itself a path below the block."""
         names = (path,) if isinstance(path, str) else path
-        for name in names:
+        for word in names:
+            name = word.replace("{layer}", str(self.layer))
+            name = name.replace("{before}", str(self.layer - 1))
             absolute = name.startswith("/")
             start = self.path if absolute else joined(self.path, base)
             found = self.binder.at(name.removeprefix("/"), start)
@@ -300,22 +349,40 @@ class _Layer:
             "d_model": self.binder.sizes.width(self.config),
             **more.pop("sizes", {}),
         }
-        at = joined(self.path, path)
         more.setdefault("layout", "bpd" if side in _SQUARE else self.words.layout)
         more.setdefault("overhangs", self.words.overhangs)
-        return Tap(site=site, path=at, side=side, sizes=sizes, **more)
+        more.setdefault("visit", self.visit)
+        main = self.binder.arch.main
+        return Tap(
+            site=site,
+            path=joined(self.path, path),
+            side=side,
+            sizes=sizes,
+            given=self.block.given,
+            front=self.words is main and self.binder.arch.front is not None,
+            **more,
+        )
 
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
+        for tap in self._every():
+            part = tap.site.part
+            if part in self.block.hidden or (self.block.streams and part in _ADDED):
+                continue
+            yield tap
+
+    def _every(self) -> Iterator[Tap]:
         block = self.block
-        start = self.at(block.start)
-        yield self.tap("resid_pre", start, "out" if start else "in")
+        yield self.passed("pre", block.start, note=self.unjoined)
         yield from self.norm("ln1", block.ln1)
         attention = self.chosen(block.attention)
         if attention is not None:
             yield from _Heads(self, attention, "").taps()
         yield from self.mixer()
-        cross = self.chosen(block.cross) if self.binder.has_encoder else None
+        has_source = self.binder.has_encoder or any(
+            words.given or block.given for words in block.cross
+        )
+        cross = self.chosen(block.cross) if has_source else None
         if cross is not None:
             yield from _Heads(self, cross, "cross_").taps()
         yield from self.middle()
@@ -324,7 +391,45 @@ class _Layer:
         note = block.unsummed
         if block.stream_norm:
             note = "a norm stands on the stream itself"
-        yield self.tap("resid_post", "", "out", note=note)
+        yield self.passed("post", block.end, note=note)
+
+    def passed(
+        self, end: Literal["pre", "post"], place: Place | None, *, note: str = ""
+    ) -> Tap:
+        """What blocks pass to each other: one stream, or several."""
+        side: Side = "in" if end == "pre" else "out"
+        path = self.at(place[1]) if place else ""
+        side = place[0] if place and path else side
+        layout = self.block.streams
+        if not layout:
+            inner = bool(path) and side == "in"
+            return self.tap(
+                f"resid_{end}",
+                path,
+                side,
+                note=note,
+                rejoins=inner,
+                in_place=self.block.stream_changes,
+            )
+        count = self.binder.sizes.streams(self.config) + (layout == "behind")
+        views = {
+            "inner": WHOLE,
+            "flat": Heads(count),
+            "first": StreamsFirst(),
+            "behind": StreamsBehind(count),
+        }
+        sizes = {"stream": count}
+        return self.tap(
+            f"streams_{end}", path, side, view=views[layout], sizes=sizes, note=note
+        )
+
+    @property
+    def unjoined(self) -> str:
+        """Why what enters is not what the layer before gave."""
+        rounds = self.words.rounds
+        if rounds is None:
+            return self.block.unjoined
+        return rounds.between if self.path.rpartition(".")[2] == "0" else ""
 
     def chosen(self, alternatives: tuple[Attention, ...]) -> Attention | None:
         """Pick the first whose module and output projection are there."""
@@ -337,8 +442,10 @@ class _Layer:
                 words.kv,
                 words.fused.path if words.fused else "",
             )
-            has_source = any(self.at(way, path) for way in source)
-            if path and told and has_source and self.at(words.o, path):
+            # with no paths at all, the projections are no modules
+            has_source = not any(source) or any(self.at(way, path) for way in source)
+            out = not words.o or self.at(words.o, path)
+            if path and told and has_source and out:
                 return words
         return None
 
@@ -488,7 +595,8 @@ class _Heads:
         for tap in self._every():
             name = tap.site.part.removeprefix("cross_")
             if name not in self.words.hidden:
-                yield tap
+                given = self.words.given or tap.given
+                yield attrs.evolve(tap, given=given)
 
     def _every(self) -> Iterator[Tap]:
         words, path = self.words, self._path
@@ -515,6 +623,8 @@ class _Heads:
         note = words.lossy if sink is None else "an attention sink"
         note = "the encoder's keys share each row" if words.merged else note
         sizes = {"head": self._n_heads}
+        if words.more_keys:
+            sizes = {**sizes, "key": "keys"}
         scores = f"{'' if self.prefix else 'attn_'}scores"
         yield self._tap(scores, path, "scores", view=view, sizes=sizes, **merged)
         yield self._tap(
@@ -527,7 +637,8 @@ class _Heads:
             by_name=words.asks_by_name,
             **merged,
         )
-        yield from self._outputs()
+        if words.o:
+            yield from self._outputs()
 
     def _inputs(self) -> Iterator[Tap]:
         words, path = self.words, self._path
@@ -558,7 +669,7 @@ class _Heads:
                 width //= 2
                 view = HeadPart(count, 0, width // count)
             sizes = self._axes(part, count, width // count)
-            more: dict[str, Any] = {"once": words.again or words.merged}
+            more: dict[str, Any] = {"visit": 0} if words.again or words.merged else {}
             more |= {"layout": words.layout} if words.layout else {}
             in_place = words.changed_in_place
             yield self._tap(
@@ -603,7 +714,7 @@ class _Heads:
         note = "the encoder's values are mixed in" if words.merged else note
         yield self._tap("z", mixed, "in", view=Heads(count), sizes=sizes, note=note)
         if not self.prefix:
-            if mixed == out:
+            if mixed == out and not unreadable(layer.module(out)):
                 sizes = {"head": count}
                 view = Heads(count)
                 yield self._tap("head_result", out, "heads", view=view, sizes=sizes)

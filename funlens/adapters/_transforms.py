@@ -21,3 +21,8 @@ def active_transforms() -> tuple[str, ...]:
 def is_forward_mode() -> bool:
     """Tell whether a forward-mode derivative is taken, which some kernels have not."""
     return "Jvp" in active_transforms()
+
+
+def is_differentiating() -> bool:
+    """Tell whether a transform takes a derivative, in either mode."""
+    return not {"Grad", "Jvp"}.isdisjoint(active_transforms())

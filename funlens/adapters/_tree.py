@@ -6,6 +6,8 @@ from typing import Any, Final, cast
 import attrs
 from torch import nn
 
+from funlens.errors import UnsupportedConfigError
+
 _MODEL_WIDTHS: Final = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim")
 _HEADS: Final = (
     "num_attention_heads",
@@ -17,6 +19,7 @@ _HEADS: Final = (
 )
 _KV_HEADS: Final = ("num_key_value_heads", "num_kv_heads")
 _LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_STREAMS: Final = ("hc_mult", "hc_count", "altup_num_inputs")
 _CONTEXT: Final = ("max_position_embeddings", "n_positions", "max_seq_len")
 _HEAD_WIDTHS: Final = (
     "qk_head_dim",
@@ -71,7 +74,8 @@ def features(at: Any) -> tuple[int, int]:
     """Inputs and outputs of a linear map, HuggingFace's Conv1D and PEFT's included."""
     at = getattr(at, "base_layer", at)
     if hasattr(at, "in_features"):
-        return int(at.in_features), int(at.out_features)
+        groups = getattr(at, "n_groups", 1)  # each with a map of its own
+        return int(at.in_features) * groups, int(at.out_features)
     if isinstance(at, nn.Conv1d):
         return int(at.in_channels), int(at.out_channels)
     weight: Any = getattr(at, "weight", None)
@@ -80,9 +84,9 @@ def features(at: Any) -> tuple[int, int]:
     return int(weight.shape[0]), int(weight.shape[1])
 
 
-def subconfig(module: Any, path: str) -> Any:
-    """Follow a dotted path through a module's config; None where it ends early."""
-    found = module.config if path else None
+def subconfig(config: Any, path: str) -> Any:
+    """Follow a dotted path through a config; None where it ends early."""
+    found = config if path else None
     for name in path.split("."):
         found = getattr(found, name, None)
     return found
@@ -95,6 +99,9 @@ def number(config: Any, field: str | float) -> float:
         config: The config.
         field: A number, a field's name, `"a / sqrt(b)"` of two fields or of a number
             and one, or `"sqrt(a) if b"`, which is 1 where the second is not set.
+
+    Raises:
+        UnsupportedConfigError: The config has no such field.
     """
     if not isinstance(field, str):
         return float(field)
@@ -103,9 +110,20 @@ def number(config: Any, field: str | float) -> float:
         size = float(getattr(config, root.removeprefix("sqrt(").rstrip(")")))
         return size**0.5 if getattr(config, condition) else 1.0
     over, _, under = field.partition(" / sqrt(")
-    named = over and not over.isdigit()
-    value = float(getattr(config, over) if named else over or 1.0)
-    return value / float(getattr(config, under.rstrip(")"))) ** 0.5 if under else value
+    value = _multiplier(config, over) if over else 1.0
+    return value / _multiplier(config, under.rstrip(")")) ** 0.5 if under else value
+
+
+def _multiplier(config: Any, field: str) -> float:
+    if field.isdigit():
+        return float(field)
+    value = getattr(config, field, None)
+    if value is None:
+        raise UnsupportedConfigError(
+            str(getattr(config, "model_type", "unknown")),
+            f"its config has no {field!r}; transformers may have renamed it",
+        )
+    return float(value)
 
 
 def _read(config: Any, names: tuple[str, ...]) -> int:
@@ -144,11 +162,15 @@ class Sizes:
     @property
     def n_ctx(self) -> int | None:
         """Longest input; None if there is no limit."""
-        return self._named("n_ctx", self.config, _CONTEXT) or None
+        return max(self._named("n_ctx", self.config, _CONTEXT), 0) or None  # -1 is none
 
     def width(self, config: Any) -> int:
         """Width of the residual stream."""
         return self._named("d_model", config, _MODEL_WIDTHS)
+
+    def streams(self, config: Any) -> int:
+        """Streams that blocks pass on, where they are several."""
+        return self._named("n_streams", config, _STREAMS)
 
     def heads(self, config: Any) -> int:
         """Query heads of a layer."""

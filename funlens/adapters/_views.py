@@ -5,13 +5,14 @@ the value did not change, `write` gives back the bits that were there.
 """
 
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.errors import UnsupportedConfigError
+from funlens.adapters._matrices import acting_weight, stored_input_first
+from funlens.adapters._offload import execution_device
 
 
 def _split(tensor: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
@@ -68,13 +69,14 @@ class Tokens:
 
 @attrs.frozen
 class Heads:
-    """Heads next to each other on the last axis."""
+    """Heads next to each other on the last axis, or on the last two in groups."""
 
     n_heads: int
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Split the last axis."""
-        return _split(Whole().read(raw, batch), -1, (self.n_heads, -1))
+        flat = raw.flatten(-2) if raw.ndim == 4 else raw  # noqa: PLR2004 -- batch pos group width
+        return _split(Whole().read(flat, batch), -1, (self.n_heads, -1))
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Join the last two axes."""
@@ -172,6 +174,38 @@ class Swapped:
 
 
 @attrs.frozen
+class StreamsBehind:
+    """Several streams, whose positions stand one stream behind the other."""
+
+    n_streams: int
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put the streams behind the positions."""
+        del batch
+        return _split(raw, 1, (self.n_streams, -1)).transpose(1, 2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the positions of each stream behind those of another."""
+        del raw
+        return value.transpose(1, 2).flatten(1, 2)
+
+
+@attrs.frozen
+class StreamsFirst:
+    """Several streams, whose axis comes before the rows."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put the streams behind the positions."""
+        del batch
+        return raw.movedim(0, 2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the streams first."""
+        del raw
+        return value.movedim(2, 0)
+
+
+@attrs.frozen
 class Square:
     """Scores or a pattern; some families run all rows' heads on one axis."""
 
@@ -238,6 +272,8 @@ View: TypeAlias = (
     | Slots
     | Half
     | Swapped
+    | StreamsFirst
+    | StreamsBehind
     | Square
     | BeforeSink
     | Scaled
@@ -271,13 +307,15 @@ def is_centered(norm: nn.Module, width: int) -> bool:
     A norm on no device is taken for one that does.
     """
     held = next(chain(norm.parameters(), norm.buffers()), None)
-    if held is not None and held.is_meta:
+    device = execution_device(norm)  # its weight may be away between forwards
+    if device is None and held is not None and held.is_meta:
         return True
     weight = getattr(norm, "weight", None)
     size = weight.shape[-1] if isinstance(weight, Tensor) and weight.ndim else width
     like = torch.empty(0) if held is None else held
     dtype = like.dtype if like.is_floating_point() else torch.float32
-    probe = torch.linspace(-1.0, 1.0, size, dtype=dtype, device=like.device)[None, None]
+    device = device or like.device
+    probe = torch.linspace(-1.0, 1.0, size, dtype=dtype, device=device)[None, None]
     one, other = norm(probe), norm(probe + 1.0)
     return bool((one - other).abs().max() < 0.1 * one.abs().max())
 
@@ -313,23 +351,10 @@ def input_by_output(projection: nn.Module) -> Tensor:
 
     HuggingFace's Conv1D stores it so; `nn.Linear` stores the transpose, and a
     convolution of width 1 the transpose with one axis more. LoRA layers give the weight
-    they act with.
+    they act with, quantized ones theirs dequantized where that is it.
 
     Raises:
-        UnsupportedConfigError: The weight is quantized.
+        UnsupportedConfigError: The module acts with no one matrix.
     """
-    base = getattr(projection, "base_layer", projection)
-    weight = getattr(base, "weight", None)
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        raise UnsupportedConfigError(
-            type(base).__name__,
-            "its weight is quantized",
-            "Load the model without quantization to look at weights.",
-        )
-    if base is not projection:
-        lora: Any = projection
-        for name in lora.active_adapters:
-            weight = weight + lora.get_delta_weight(name)
-    if isinstance(base, nn.Conv1d):
-        return weight.squeeze(-1).mT
-    return weight if type(base).__name__ == "Conv1D" else weight.mT
+    weight = acting_weight(projection)
+    return weight if stored_input_first(projection) else weight.mT

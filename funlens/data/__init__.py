@@ -2,6 +2,9 @@
 
 import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
+from funlens.data._checkpoint import Checkpoint
+from funlens.data._concatenate import concatenate_caches
+from funlens.data._factored import FactoredMatrix, Svd
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
 from funlens.data._interventions import (
     DECIDING,
@@ -32,15 +35,32 @@ from funlens.data._json import (
 )
 from funlens.data._parts import (
     AXES,
+    ENTERING,
     INTEGER_PARTS,
     LAYER_PARTS,
+    LEAVING,
     MODEL_PARTS,
     axes_of,
     axis_of,
 )
-from funlens.data._pick import POSITION_WORDS, columns, drops_axis, pick, take
+from funlens.data._pick import (
+    POSITION_WORDS,
+    Padding,
+    columns,
+    drops_axis,
+    left_axes,
+    pick,
+    take,
+)
 from funlens.data._selections import Generated, PerRow, Selection, Span, generated
-from funlens.data._sites import Part, Site, SiteLike, to_sites
+from funlens.data._sites import (
+    Part,
+    Site,
+    SiteLike,
+    part_named,
+    to_sites,
+    transformer_lens_names,
+)
 from funlens.data._spec import BosPolicy, ModelSpec, SiteInfo
 
 __all__ = [
@@ -50,8 +70,11 @@ __all__ = [
     "Apply",
     "Backward",
     "BosPolicy",
+    "Checkpoint",
     "Clamp",
     "DECIDING",
+    "ENTERING",
+    "FactoredMatrix",
     "ForwardEdit",
     "Freeze",
     "Generated",
@@ -59,11 +82,13 @@ __all__ = [
     "Interchange",
     "Intervention",
     "LAYER_PARTS",
+    "LEAVING",
     "MODEL_PARTS",
     "Mean",
     "ModelSpec",
     "Noise",
     "POSITION_WORDS",
+    "Padding",
     "Part",
     "Patch",
     "PerRow",
@@ -81,15 +106,19 @@ __all__ = [
     "SiteLike",
     "Span",
     "Splice",
+    "Svd",
     "Zero",
     "axes_of",
     "axis_of",
     "columns",
+    "concatenate_caches",
     "content_hash",
     "drops_axis",
     "from_json",
     "generated",
+    "left_axes",
     "load_cache",
+    "part_named",
     "pick",
     "same_record",
     "save_cache",
@@ -98,4 +127,5 @@ __all__ = [
     "to_numpy",
     "to_sites",
     "to_xarray",
+    "transformer_lens_names",
 ]

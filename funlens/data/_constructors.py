@@ -31,6 +31,7 @@ __all__ = [
     "ln2_scale",
     "ln_final_normalized",
     "ln_final_scale",
+    "local",
     "logits",
     "mlp_gate",
     "mlp_in",
@@ -38,6 +39,7 @@ __all__ = [
     "mlp_post",
     "mlp_pre",
     "mlp_proj",
+    "patches",
     "pattern",
     "pos_embed",
     "q",
@@ -56,6 +58,8 @@ __all__ = [
     "ssm_params",
     "ssm_post",
     "ssm_proj",
+    "streams_post",
+    "streams_pre",
     "v",
     "vision",
     "z",
@@ -75,6 +79,12 @@ resid_mid: Final = Part("resid_mid")
 
 resid_post: Final = Part("resid_post")
 """Residual stream that leaves a block."""
+
+streams_pre: Final = Part("streams_pre")
+"""Streams that enter a block, where a model carries several instead of `resid_pre`."""
+
+streams_post: Final = Part("streams_post")
+"""Streams that leave a block, where a model carries several instead of `resid_post`."""
 
 ln1_scale: Final = Part("ln1_scale")
 """What the norm before attention divides by."""
@@ -236,3 +246,9 @@ vision: Final = _Stack("vision")
 
 audio: Final = _Stack("audio")
 """The same parts in an audio tower."""
+
+local: Final = _Stack("local")
+"""The same parts in what encodes bytes before they are joined to patches."""
+
+patches: Final = _Stack("patches")
+"""The same parts in what runs over patches of bytes."""

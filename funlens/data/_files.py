@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from funlens.data._cache import ActivationCache, Receipt
-from funlens.data._parts import axis_of
-from funlens.data._pick import drops_axis
+from funlens.data._pick import left_axes
 from funlens.data._sites import Site
 from funlens.errors import FunlensError, InputError, LoadError
 
@@ -65,6 +64,9 @@ def save_cache(cache: ActivationCache, path: str | PathLike[str]) -> None:
         "entries": [[str(site), names[id(tensor)]] for site, tensor in cache.entries],
         "starts": cache.starts,
         "stops": cache.stops,
+        "encoder_starts": cache.encoder_starts,
+        "encoder_stops": cache.encoder_stops,
+        "has_batch": cache.has_batch,
         "gated": cache.gated,
         "receipts": receipts,
     }
@@ -89,6 +91,9 @@ def load_cache(path: str | PathLike[str]) -> ActivationCache:
             entries={Site.parse(site): tensors[key] for site, key in header["entries"]},
             starts=_whole_numbers(header["starts"]),
             stops=_whole_numbers(header["stops"]),
+            encoder_starts=_whole_numbers(header["encoder_starts"]),
+            encoder_stops=_whole_numbers(header["encoder_stops"]),
+            has_batch=bool(header["has_batch"]),
             gated=bool(header["gated"]),
             receipts=tuple(
                 Receipt(
@@ -132,7 +137,9 @@ def to_xarray(cache: ActivationCache) -> Mapping[str, Any]:
         raise InputError(problem, "xarray", advice) from error
     return {
         str(site): xarray.DataArray(
-            _array(tensor), dims=_dims(site, tensor.ndim), name=str(site)
+            _array(tensor),
+            dims=_dims(site, tensor.ndim, has_batch=cache.has_batch),
+            name=str(site),
         )
         for site, tensor in cache.entries
     }
@@ -225,13 +232,10 @@ def _array(tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _dims(site: Site, n_axes: int) -> tuple[str, ...]:
-    left_out = {
-        axis_of(site.part, word)
-        for word, chosen in site.selections
-        if drops_axis(chosen)
-    }
-    names = tuple(name for axis, name in enumerate(site.axes) if axis not in left_out)
+def _dims(site: Site, n_axes: int, *, has_batch: bool) -> tuple[str, ...]:
+    names = left_axes(site)
+    if not has_batch:
+        names = names[1:]
     if n_axes == len(names) + 1:
         return ("edit", *names)
     if n_axes != len(names):

@@ -41,6 +41,43 @@ def _taken(source: Tensor | ActivationCache, record: Any) -> Tensor:
 _FROM_CACHE: Final = attrs.Converter(_taken, takes_self=True)
 
 
+def _wrong(record: object, field: Any, value: object, expected: str) -> InputError:
+    kind, given = type(record).__name__, type(value).__name__
+    return InputError(
+        f"the {field.name} of {kind} is a {given}", expected, "Give another value"
+    )
+
+
+def _is_tensor(record: object, field: Any, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise _wrong(record, field, value, "a tensor")
+
+
+def _is_number(record: object, field: Any, value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise _wrong(record, field, value, "a number")
+
+
+def _is_whole_number(record: object, field: Any, value: object) -> None:
+    if type(value) is not int:
+        raise _wrong(record, field, value, "a whole number")
+
+
+def _is_tensor_or_number(record: object, field: Any, value: object) -> None:
+    if not isinstance(value, Tensor):
+        _is_number(record, field, value)
+
+
+def _is_function(record: object, field: Any, value: object) -> None:
+    if not callable(value):
+        raise _wrong(record, field, value, "a function from a tensor to a tensor")
+
+
+def _is_module(record: object, field: Any, value: object) -> None:
+    if not isinstance(value, nn.Module):
+        raise _wrong(record, field, value, "a `torch.nn.Module`")
+
+
 @attrs.frozen(eq=False)
 class Zero:
     """Put zeros there."""
@@ -58,7 +95,7 @@ class Mean:
     """
 
     site: Site = attrs.field(converter=_to_site)
-    value: Tensor = attrs.field(repr=_summary)
+    value: Tensor = attrs.field(repr=_summary, validator=_is_tensor)
 
 
 @attrs.frozen(eq=False)
@@ -66,7 +103,7 @@ class Set:
     """Put a value there: a tensor of the site's trailing axes, or one number."""
 
     site: Site = attrs.field(converter=_to_site)
-    value: Tensor | float = attrs.field(repr=_summary)
+    value: Tensor | float = attrs.field(repr=_summary, validator=_is_tensor_or_number)
 
 
 @attrs.frozen(eq=False)
@@ -74,8 +111,8 @@ class Add:
     """Add `scale * vector`."""
 
     site: Site = attrs.field(converter=_to_site)
-    vector: Tensor = attrs.field(repr=_summary)
-    scale: float = attrs.field(default=1.0, kw_only=True)
+    vector: Tensor = attrs.field(repr=_summary, validator=_is_tensor)
+    scale: float = attrs.field(default=1.0, kw_only=True, validator=_is_number)
 
 
 @attrs.frozen(eq=False)
@@ -83,7 +120,7 @@ class Scale:
     """Multiply by a number, or by a tensor of the site's trailing axes."""
 
     site: Site = attrs.field(converter=_to_site)
-    factor: Tensor | float = attrs.field(repr=_summary)
+    factor: Tensor | float = attrs.field(repr=_summary, validator=_is_tensor_or_number)
 
 
 @attrs.frozen(eq=False)
@@ -113,11 +150,12 @@ class Project:
 
     Attributes:
         site: Where.
-        directions: `[direction, width]` or `[width]`; need not be orthonormal.
+        directions: `[direction, width]` or `[width]`, of the site's last axis; need be
+            neither orthonormal nor independent.
     """
 
     site: Site = attrs.field(converter=_to_site)
-    directions: Tensor = attrs.field(repr=_summary)
+    directions: Tensor = attrs.field(repr=_summary, validator=_is_tensor)
 
 
 @attrs.frozen(eq=False)
@@ -125,16 +163,29 @@ class ProjectOut:
     """Remove what lies in the span of some directions: direction ablation."""
 
     site: Site = attrs.field(converter=_to_site)
-    directions: Tensor = attrs.field(repr=_summary)
+    directions: Tensor = attrs.field(repr=_summary, validator=_is_tensor)
 
 
 @attrs.frozen(eq=False)
 class Clamp:
-    """Keep values between two bounds."""
+    """Keep values between two bounds, of which one may be left out."""
 
     site: Site = attrs.field(converter=_to_site)
-    low: float | None = attrs.field(default=None, kw_only=True)
-    high: float | None = attrs.field(default=None, kw_only=True)
+    low: float | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(_is_number)
+    )
+    high: float | None = attrs.field(
+        default=None, kw_only=True, validator=attrs.validators.optional(_is_number)
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check that something can lie between the bounds."""
+        low, high = self.low, self.high
+        if low is None and high is None:
+            raise InputError("Clamp has no bound", "`low=` or `high=`", "Give one")
+        if low is not None and high is not None and not low <= high:
+            problem = f"no value lies between {low} and {high}"
+            raise InputError(problem, "`low` at most `high`", "Change the bounds")
 
 
 @attrs.frozen(eq=False)
@@ -148,8 +199,14 @@ class Noise:
     """
 
     site: Site = attrs.field(converter=_to_site)
-    std: float = attrs.field(kw_only=True)
-    seed: int = attrs.field(kw_only=True)
+    std: float = attrs.field(kw_only=True, validator=_is_number)
+    seed: int = attrs.field(kw_only=True, validator=_is_whole_number)
+
+    def __attrs_post_init__(self) -> None:
+        """Check that it is the size of something."""
+        if not self.std >= 0:
+            problem = f"the standard deviation of Noise is {self.std}"
+            raise InputError(problem, "0 or more", "Give another one")
 
 
 @attrs.frozen(eq=False)
@@ -164,7 +221,7 @@ class Interchange:
 
     site: Site = attrs.field(converter=_to_site)
     source: Tensor | ActivationCache = attrs.field(repr=_summary, converter=_FROM_CACHE)
-    directions: Tensor = attrs.field(repr=_summary, kw_only=True)
+    directions: Tensor = attrs.field(repr=_summary, kw_only=True, validator=_is_tensor)
 
 
 @attrs.frozen(eq=False)
@@ -179,7 +236,7 @@ class Splice:
     """
 
     site: Site = attrs.field(converter=_to_site)
-    module: nn.Module
+    module: nn.Module = attrs.field(validator=_is_module)
     keep_error: bool = attrs.field(default=False, kw_only=True)
 
 
@@ -194,7 +251,7 @@ class Apply:
     """
 
     site: Site = attrs.field(converter=_to_site)
-    function: Callable[[Tensor], Tensor]
+    function: Callable[[Tensor], Tensor] = attrs.field(validator=_is_function)
 
 
 ForwardEdit: TypeAlias = (

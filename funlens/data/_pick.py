@@ -1,7 +1,9 @@
 """From a selection to indices, and from indices to the part of a tensor."""
 
 from collections.abc import Sequence
+from typing import Final
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ def columns(
     chosen: Selection,
     size: int,
     *,
+    n_rows: int,
     site: str,
     starts: Sequence[int] | None = None,
     stops: Sequence[int] | None = None,
@@ -26,6 +29,7 @@ def columns(
     Args:
         chosen: What is selected.
         size: Length of the axis.
+        n_rows: Rows of the batch.
         site: Name for the error.
         starts: First real column of each row, where rows are padded.
         stops: Column after the last real one of each row.
@@ -34,10 +38,9 @@ def columns(
         SelectionError: An index is out of range, or rows would differ in number.
     """
     if isinstance(chosen, PerRow):
-        n_rows = len(chosen.indices)
         starts, stops = starts or (0,) * n_rows, stops or (size,) * n_rows
-        if len(starts) != n_rows:
-            problem = f"{n_rows} rows are selected on a batch of {len(starts)}"
+        if len(chosen.indices) != n_rows:
+            problem = f"{len(chosen.indices)} rows are selected on a batch of {n_rows}"
             raise SelectionError(site, problem, "one index for each row")
         found = [
             _within((index,), stop - start, site)
@@ -85,14 +88,51 @@ def drops_axis(chosen: Selection) -> bool:
     return isinstance(chosen, (int, PerRow))
 
 
+def left_axes(site: Site) -> tuple[str, ...]:
+    """Name the axes that a site's selection leaves."""
+    dropped = {
+        axis_of(site.part, word)
+        for word, chosen in site.selections
+        if drops_axis(chosen)
+    }
+    return tuple(axis for at, axis in enumerate(site.axes) if at not in dropped)
+
+
+@attrs.frozen(kw_only=True)
+class Padding:
+    """Where the real positions of each row lie; None where nothing is padded.
+
+    Attributes:
+        starts: Column of each row's first real token.
+        stops: Column after each row's last real token.
+    """
+
+    starts: tuple[int, ...] | None = None
+    stops: tuple[int, ...] | None = None
+
+
+NO_PADDING: Final = Padding()
+
+
+def is_of_encoder(site: Site, axis: str) -> bool:
+    """Tell whether an axis counts the positions of the encoder."""
+    return site.stack == "encoder" or axis == "source"
+
+
 def pick(
     whole: Tensor,
     site: Site,
     *,
-    starts: Sequence[int] | None = None,
-    stops: Sequence[int] | None = None,
+    main: Padding = NO_PADDING,
+    encoder: Padding = NO_PADDING,
 ) -> Tensor:
     """Cut a site's selection out of the whole site's tensor.
+
+    Args:
+        whole: The whole site's tensor.
+        site: The site with its selection.
+        main: Real positions of the main stack.
+        encoder: Real positions of the encoder.
 
     Raises:
         SelectionError: The selection does not fit the tensor.
@@ -100,13 +140,15 @@ def pick(
     dropped: list[int] = []
     for word, chosen in site.selections:
         axis = axis_of(site.part, word)
-        padded = word in POSITION_WORDS
+        padding = encoder if is_of_encoder(site, site.axes[axis]) else main
+        padding = padding if word in POSITION_WORDS else NO_PADDING
         found = columns(
             chosen,
             whole.shape[axis],
+            n_rows=whole.shape[0],
             site=str(site),
-            starts=starts if padded else None,
-            stops=stops if padded else None,
+            starts=padding.starts,
+            stops=padding.stops,
         )
         whole = take(whole, axis, found)
         if drops_axis(chosen):

@@ -12,6 +12,7 @@ import attrs
 from torch.utils import _pytree
 
 from funlens.data._cache import ActivationCache, Receipt
+from funlens.data._factored import FactoredMatrix
 from funlens.data._interventions import (
     Add,
     Apply,
@@ -38,6 +39,7 @@ _TENSORS: Final[Mapping[type, tuple[str, ...]]] = {
     Apply: (),
     Backward: ("edit",),
     Clamp: (),
+    FactoredMatrix: ("A", "B"),
     Freeze: ("source",),
     Interchange: ("source", "directions"),
     Mean: ("value",),
@@ -140,24 +142,26 @@ def _register(
     )
 
 
+_CACHE_CONTEXT: Final = tuple(
+    field.name
+    for field in attrs.fields(ActivationCache)
+    if field.name not in {"entries", "receipts"}
+)
+
+
 def _flatten_cache(cache: Any) -> tuple[list[Any], Any]:
     sites = tuple(site for site, _ in cache.entries)
     tensors = [tensor for _, tensor in cache.entries]
-    context = (sites, cache.starts, cache.stops, cache.gated)
+    context = (sites, tuple((name, getattr(cache, name)) for name in _CACHE_CONTEXT))
     return [*tensors, cache.receipts], context
 
 
 def _unflatten_cache(values: Any, context: Any) -> Any:
     # No cache in these annotations: the shape checks would look for tensors in it.
-    sites, starts, stops, gated = context
+    sites, others = context
     *tensors, receipts = values
-    fields = (
-        ("entries", tuple(zip(sites, tensors, strict=True))),
-        ("starts", starts),
-        ("stops", stops),
-        ("gated", gated),
-        ("receipts", receipts),
-    )
+    entries = tuple(zip(sites, tensors, strict=True))
+    fields = (("entries", entries), ("receipts", receipts), *others)
     return _made(ActivationCache, fields)
 
 

@@ -21,8 +21,17 @@ from funlens.errors import SelectionError, SiteNotFoundError, nearest
 _WORDS: Final = tuple(SELECTED_AXES)
 _TL_BLOCK: Final = re.compile(r"blocks\.(\d+)\.(.+)")
 _OWN: Final = re.compile(
-    r"(?:(encoder|vision|audio)\.)?([a-z_][a-z_0-9]*)(?:\.(\d+))?(?:\[(.*)\])?"
+    rf"(?:({'|'.join(STACKS[1:])})\.)?([a-z_][a-z_0-9]*)(?:\.(\d+))?(?:\[(.*)\])?"
 )
+
+
+def _check_layer(site: "Site", _: object, layer: int | None) -> None:
+    """Refuse layers that are counted from the end, and what only looks like one."""
+    name = f"{site.part}.{layer}"
+    if layer is not None and type(layer) is not int:
+        raise SelectionError(name, f"layer {layer} is no int", "a whole number")
+    if layer is not None and layer < 0:
+        raise SelectionError(name, f"layer {layer} is negative", "0 or more")
 
 
 @attrs.frozen(kw_only=True)
@@ -39,17 +48,19 @@ class Site:
         key: Positions that are attended to.
         neuron: Hidden units of the MLP.
         expert: Experts of a mixture.
+        stream: Streams, of a model that carries several.
         stack: `""` for the main stack, `"encoder"` for an encoder beside it.
     """
 
     part: str
-    layer: int | None = None
+    layer: int | None = attrs.field(default=None, validator=_check_layer)
     head: Selection | None = attrs.field(default=None, converter=to_selection)
     pos: Selection | None = attrs.field(default=None, converter=to_selection)
     query: Selection | None = attrs.field(default=None, converter=to_selection)
     key: Selection | None = attrs.field(default=None, converter=to_selection)
     neuron: Selection | None = attrs.field(default=None, converter=to_selection)
     expert: Selection | None = attrs.field(default=None, converter=to_selection)
+    stream: Selection | None = attrs.field(default=None, converter=to_selection)
     stack: str = ""
 
     def __attrs_post_init__(self) -> None:
@@ -60,8 +71,6 @@ class Site:
         if (self.layer is None) != (self.part in MODEL_PARTS):
             has = "no layers" if self.part in MODEL_PARTS else "a layer"
             raise SelectionError(name, f"layer is {self.layer}", f"{has} for this part")
-        if self.layer is not None and self.layer < 0:
-            raise SelectionError(name, f"layer {self.layer} is negative", "0 or more")
         for word, _ in self.selections:
             axis_of(self.part, word)
 
@@ -106,9 +115,6 @@ class Site:
         return _from_transformer_lens(name, gated=gated) or _from_own(name)
 
 
-SiteLike: TypeAlias = "Site | Part | str | tuple[str, int]"
-
-
 @attrs.frozen
 class Part:
     """A part in all layers; called with a layer and a selection, a site.
@@ -136,6 +142,7 @@ class Part:
         key: Selector | None = None,
         neuron: Selector | None = None,
         expert: Selector | None = None,
+        stream: Selector | None = None,
     ) -> Site:
         """Name one site.
 
@@ -147,6 +154,7 @@ class Part:
             key: Positions that are attended to.
             neuron: Hidden units of the MLP.
             expert: Experts.
+            stream: Streams, of a model that carries several.
 
         Raises:
             SelectionError: The part has no such axis, or wants a layer.
@@ -160,12 +168,16 @@ class Part:
             key=key,
             neuron=neuron,
             expert=expert,
+            stream=stream,
             stack=self.stack,
         )
 
     def __str__(self) -> str:
         """Write the name of all layers."""
         return f"{self.stack}.{self.name}" if self.stack else self.name
+
+
+SiteLike: TypeAlias = Site | Part | str | tuple[str, int]
 
 
 def to_sites(like: SiteLike, *, n_layers: int, gated: bool = False) -> tuple[Site, ...]:
@@ -190,8 +202,8 @@ def to_sites(like: SiteLike, *, n_layers: int, gated: bool = False) -> tuple[Sit
         case (str() as name, int() as layer):
             own = _short_name(name, gated=gated)
             return (Site(part=own, layer=layer),)
-        case str() if like in AXES:
-            return to_sites(Part(like), n_layers=n_layers)
+        case str() if (part := part_named(like)) is not None:
+            return to_sites(part, n_layers=n_layers)
         case str():
             return (Site.parse(like, gated=gated),)
         case _:
@@ -199,13 +211,38 @@ def to_sites(like: SiteLike, *, n_layers: int, gated: bool = False) -> tuple[Sit
             raise SelectionError(str(like), problem, "a site, a part or a name")
 
 
+def transformer_lens_names(
+    n_layers: int, *, gated: bool
+) -> tuple[tuple[str, Site], ...]:
+    """List TransformerLens's names of a model's hooks, each with its site."""
+    blocks = (
+        f"blocks.{layer}.{inner}"
+        for layer in range(n_layers)
+        for inner in TRANSFORMER_LENS
+        if gated or not inner.endswith("_linear")
+    )
+    names = (*TRANSFORMER_LENS_MODEL, *blocks)
+    return tuple((name, Site.parse(name, gated=gated)) for name in names)
+
+
+def part_named(name: str) -> Part | None:
+    """Read the name of a part in all layers; None if it is another kind of name."""
+    stack, _, part = name.rpartition(".")
+    return Part(part, stack) if part in AXES and stack in STACKS else None
+
+
 def _short_name(name: str, *, gated: bool) -> str:
+    """Read the last word of a TransformerLens name, if only one name ends in it."""
     if name in AXES:
         return name
-    for theirs, own in TRANSFORMER_LENS.items():
-        if theirs.rpartition("hook_")[2] == name:
-            return "mlp_gate" if gated and name == "pre" else own
-    raise SiteNotFoundError(name, 0, nearest(name, AXES))
+    found = {
+        own
+        for theirs, own in TRANSFORMER_LENS.items()
+        if theirs.rpartition("hook_")[2] == name
+    }
+    if len(found) != 1:
+        raise SiteNotFoundError(name, 0, tuple(sorted(found)) or nearest(name, AXES))
+    return "mlp_gate" if gated and name == "pre" else found.pop()
 
 
 def _from_transformer_lens(name: str, *, gated: bool) -> Site | None:

@@ -1,22 +1,34 @@
 """Planning runs and carrying them out."""
 
+from funlens.engine._center_unembed import center_unembed
+from funlens.engine._center_writing_weights import center_writing_weights
+from funlens.engine._check import check
 from funlens.engine._dry import dry_run
+from funlens.engine._fold_layer_norm import fold_layer_norm
+from funlens.engine._fold_value_biases import fold_value_biases
 from funlens.engine._generate import Generation, generate, generate_with_cache
 from funlens.engine._grads import run_with_grads
 from funlens.engine._hooks import from_hooks
 from funlens.engine._inputs import Inputs
+from funlens.engine._kept import KEPT
 from funlens.engine._loss import loss, loss_per_token
 from funlens.engine._metrics import log_prob_of, logit_diff
 from funlens.engine._plan import EVERY, Every
-from funlens.engine._run import check, instrumented, run, run_with_cache
+from funlens.engine._refactor_factored_attention import refactor_factored_attention
+from funlens.engine._run import instrumented, run, run_with_cache
 
 __all__ = [
     "EVERY",
     "Every",
     "Generation",
     "Inputs",
+    "KEPT",
+    "center_unembed",
+    "center_writing_weights",
     "check",
     "dry_run",
+    "fold_layer_norm",
+    "fold_value_biases",
     "from_hooks",
     "generate",
     "generate_with_cache",
@@ -25,6 +37,7 @@ __all__ = [
     "logit_diff",
     "loss",
     "loss_per_token",
+    "refactor_factored_attention",
     "run",
     "run_with_cache",
     "run_with_grads",

@@ -19,6 +19,7 @@ from funlens.data import (
 from funlens.engine._inputs import Inputs, prepare
 from funlens.engine._plan import EVERY, Every, captured_sites, make_plan
 from funlens.engine._run import Options, traced
+from funlens.errors import UnsupportedConfigError
 
 
 def dry_run(
@@ -52,9 +53,16 @@ def dry_run(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     machinery: Machinery = spec.engine
+    if machinery.is_offloaded:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            "some of its weights are offloaded, and fake tensors cannot pass what "
+            "loads them",
+            "Use `funlens.check`, or load the model without offloading.",
+        )
     mode: Any = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         given = {
@@ -70,6 +78,7 @@ def dry_run(
             axes=_axes(site, tensor),
             shape=tuple(tensor.shape),
             read_only=machinery.taps[site.whole].read_only,
+            given=machinery.taps[site.whole].given,
         )
         for site, (tensor, *_) in _ordered(machinery, trace.captured)
     )

@@ -45,6 +45,13 @@ def operand(edit: Intervention) -> tuple[str, Tensor] | None:
             return None
 
 
+def span(edit: Intervention) -> Tensor | None:
+    """Give the directions of an edit that acts within their span."""
+    if isinstance(edit, (Project, ProjectOut, Interchange)):
+        return edit.directions
+    return None
+
+
 def _source(edit: Patch | Freeze | Interchange) -> Tensor:
     """Give what a record took from its source when it was made."""
     source = edit.source
@@ -87,11 +94,10 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
 
     Raises:
         ShapeError: A tensor does not fit the value.
+        DtypeError: A tensor is wider than the value.
         UserFunctionError: The caller's function or module misbehaves.
     """
-    held = operand(edit)
-    if held is not None and not fits(tuple(held[1].shape), tuple(value.shape)):
-        raise ShapeError(f"{where}.{held[0]}", tuple(held[1].shape), tuple(value.shape))
+    _check_operand(edit, value, where)
     match edit:
         case Zero():
             return torch.zeros_like(value)
@@ -106,43 +112,75 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
         case Clamp(low=low, high=high):
             return value.clamp(min=low, max=high)
         case Noise(std=std):
-            noise = torch.randn(value.shape, generator=generator, dtype=torch.float32)
-            return value + std * noise.to(value)
+            return value + std * _noise(value, generator)
         case Project() | ProjectOut() | Interchange():
             return _in_span(edit, value)
         case Splice():
             return _spliced(edit, value, where)
         case Apply(function=function):
-            return _applied(function, value.clone(), where=where, site=str(edit.site))
+            return applied(function, value.clone(), where=where, site=str(edit.site))
         case _:
             assert_never(edit)
 
 
+def _check_operand(edit: Intervention, value: Tensor, where: str) -> None:
+    """Check what the plan cannot know: what this value is in this run."""
+    held = operand(edit)
+    if held is None:
+        return
+    name, tensor = f"{where}.{held[0]}", held[1]
+    if not fits(tuple(tensor.shape), tuple(value.shape)):
+        raise ShapeError(name, tuple(tensor.shape), tuple(value.shape))
+    if torch.promote_types(tensor.dtype, value.dtype) != value.dtype:
+        raise DtypeError(name, str(tensor.dtype), str(value.dtype))
+
+
 def _filled(value: Tensor, new: Tensor | float) -> Tensor:
     if isinstance(new, Tensor):
-        return new.expand(value.shape)
+        return new.to(value.dtype).expand(value.shape)
     return torch.full_like(value, new)
 
 
+def _noise(value: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw outside of any transform: the same for every mapped value."""
+    core: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
+    with core._DisableFuncTorch():  # noqa: SLF001 -- as above
+        noise = torch.randn(value.shape, generator=generator, dtype=torch.float32)
+    return noise.to(value)
+
+
 def _in_span(edit: Project | ProjectOut | Interchange, value: Tensor) -> Tensor:
-    width = edit.directions.shape[-1]
-    directions = edit.directions.reshape(-1, width).to(value.dtype)
+    """Project with the pseudo-inverse: directions may depend on each other, or be 0."""
+    wide = torch.promote_types(value.dtype, torch.float32)
+    directions = edit.directions.reshape(-1, edit.directions.shape[-1]).to(wide)
     linalg: Any = torch.linalg
-    basis: Tensor = linalg.qr(directions.mT)[0]
-    if isinstance(edit, Interchange):
-        return value + (_source(edit) - value) @ basis @ basis.mT
-    inside = value @ basis @ basis.mT
-    return inside if isinstance(edit, Project) else value - inside
+    coordinates: Tensor = linalg.pinv(directions)
+
+    def inside(part: Tensor) -> Tensor:
+        return (part.to(wide) @ coordinates @ directions).to(value.dtype)
+
+    match edit:
+        case Project():
+            return inside(value)
+        case ProjectOut():
+            return value - inside(value)
+        case Interchange():
+            return value + inside(_source(edit) - value)
 
 
 def _spliced(edit: Splice, value: Tensor, where: str) -> Tensor:
-    new = _applied(edit.module, value, where=where, site=str(edit.site))
+    new = applied(edit.module, value, where=where, site=str(edit.site))
     if not edit.keep_error:
         return new
     return new + (value - new).detach()
 
 
-def _applied(function: Any, value: Tensor, *, where: str, site: str) -> Tensor:
+def applied(function: Any, value: Tensor, *, where: str, site: str) -> Tensor:
+    """Call a function of the caller's, and look at what it returns.
+
+    Raises:
+        UserFunctionError: It raises, or returns something else than such a value.
+    """
     shape, dtype = value.shape, value.dtype
     try:
         new: object = function(value)
@@ -163,12 +201,30 @@ def _applied(function: Any, value: Tensor, *, where: str, site: str) -> Tensor:
     return new
 
 
-def check_dtype(edit: Intervention, dtype: torch.dtype, *, where: str) -> None:
-    """Refuse an edit whose tensor has another dtype than the activations.
+def check_tensors(
+    edit: Intervention,
+    dtypes: frozenset[torch.dtype],
+    *,
+    device: torch.device | None,
+    where: str,
+) -> None:
+    """Refuse an edit whose tensors have another dtype or device than the activations.
+
+    Args:
+        edit: The intervention.
+        dtypes: Dtypes that the activations can have.
+        device: Where they lie, if that is known.
+        where: Name of the intervention, for errors.
 
     Raises:
         DtypeError: It has.
     """
-    held = operand(edit)
-    if held is not None and held[1].dtype != dtype:
-        raise DtypeError(f"{where}.{held[0]}", str(held[1].dtype), str(dtype))
+    directions = span(edit)
+    named = [operand(edit), None if directions is None else ("directions", directions)]
+    for name, tensor in filter(None, named):
+        place = f"{where}.{name}"
+        if tensor.dtype not in dtypes:
+            expected = " or ".join(sorted(map(str, dtypes)))
+            raise DtypeError(place, str(tensor.dtype), expected)
+        if device is not None and tensor.device != device:
+            raise DtypeError(place, f"on {tensor.device}", f"a tensor on {device}")

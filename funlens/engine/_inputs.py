@@ -9,13 +9,20 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import active_transforms, is_functional, padding_mask, to_tokens
+from funlens.adapters import (
+    Machinery,
+    Stack,
+    active_transforms,
+    encode,
+    is_functional,
+    padding_mask,
+)
 from funlens.data import ModelSpec
-from funlens.errors import InputError
+from funlens.errors import InputError, nearest
 
 Inputs: TypeAlias = str | Sequence[str] | Tensor | Mapping[str, Any]
 
-_MAIN: Final = ("input_ids", "inputs_embeds")
+_DECODER: Final = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +76,6 @@ def prepare(
     inputs: Inputs,
     *,
     attention_mask: Tensor | None = None,
-    generates: bool = False,
 ) -> Prepared:
     """Make keyword arguments, with masks and positions where rows are padded.
 
@@ -77,49 +83,80 @@ def prepare(
         spec: The model.
         inputs: As for `run`.
         attention_mask: As for `run`.
-        generates: Whether a decoder without inputs begins with its start token, even
-            if the model would make it read the encoder's.
 
     Raises:
         InputError: The inputs are of no known kind, empty, or too long.
         TokenizerError: Text was given and there is no tokenizer.
     """
     _check_transforms(spec)
-    given = _as_mapping(spec, inputs)
+    given = as_mapping(spec, inputs)
+    _check_names(spec, given)
     if attention_mask is not None:
-        given["attention_mask"] = attention_mask
+        given["attention_mask"] = attention_mask.to(spec.device)
     source = given.get("input_ids", given.get("inputs_embeds"))
     if not isinstance(source, Tensor):
+        return _without_tokens(spec, given)
+    _check_tokens(spec, source, inputs_embeds="input_ids" not in given)
+    if not isinstance(inputs, Mapping):
+        _check_ids(spec, source)
+    if isinstance(inputs, Tensor) and attention_mask is None:
+        mask = _inferred_mask(spec, source)
+    else:
+        mask = given.get("attention_mask")
+    given.pop("attention_mask", None)
+    if spec.engine.arch.keeps_cache:
+        given.setdefault("use_cache", True)
+    frame = _frame(source[:: spec.engine.rows], mask)
+    _check_padding(spec, frame)
+    if mask is not None and frame.starts is not None:
+        given["attention_mask"] = mask.bool().long()
+        _place_positions(spec, given, mask)
+    if not spec.is_encoder_decoder:
+        others: Mapping[str, Stack] = spec.engine.arch.others
+        alike = (name for name, stack in others.items() if stack.same_positions)
+        return Prepared(kwargs=given, frames={"": frame, **dict.fromkeys(alike, frame)})
+    return _with_decoder(spec, given, frame)
+
+
+def _without_tokens(spec: ModelSpec, given: Mapping[str, Any]) -> Prepared:
+    """Prepare pictures or sound: how many positions they make only the run tells.
+
+    Raises:
+        InputError: The model's main input is not there.
+    """
+    main = str(getattr(spec.module, "main_input_name", "input_ids"))
+    source = given.get(main)
+    if main == "input_ids" or not isinstance(source, Tensor):
         raise InputError(
             f"the inputs hold {', '.join(given) or 'nothing'}",
-            "`input_ids` among them",
-            "Pass text, a token tensor, or what the tokenizer returns",
+            f"`{main}` among them",
+            "Pass text, a token tensor, or what the tokenizer or processor returns",
         )
-    _check_tokens(spec, source, inputs_embeds="inputs_embeds" in given)
-    if isinstance(inputs, Mapping) or attention_mask is not None:
-        mask = given.get("attention_mask")
-    else:
-        mask = _inferred_mask(spec, source)
-    given.pop("attention_mask", None)
-    frame = _frame(source, mask)
-    unpadded = spec.engine.unpadded
-    if unpadded and frame.starts is not None and any(frame.starts):
+    frame = Frame(batch=source.shape[0], n_pos=0)
+    if not spec.is_encoder_decoder:
+        return Prepared(kwargs=given, frames={"": frame})
+    return _with_decoder(spec, dict(given), frame)
+
+
+def _check_padding(spec: ModelSpec, frame: Frame) -> None:
+    """Refuse padding that HuggingFace's own model does not leave out."""
+    machinery: Machinery = spec.engine
+    if frame.starts is None:
+        return
+    maskless = machinery.arch.maskless
+    if maskless:
+        raise InputError(
+            f"rows are padded, and {maskless}",
+            "rows of one length",
+            "Run rows of other lengths apart",
+        )
+    unpadded = machinery.unpadded
+    if unpadded and any(frame.starts):
         raise InputError(
             f"rows are padded on the left, and {unpadded}",
             "padding on the right, or none",
             "Use `to_tokens(..., padding_side='right')`",
         )
-    unmasked = spec.engine.arch.unmasked
-    if unmasked and frame.starts is not None:
-        raise InputError(
-            f"rows are padded, and {unmasked}", "no padding", "Run rows one by one"
-        )
-    if mask is not None and frame.starts is not None:
-        given["attention_mask"] = mask.to(torch.long)
-        _place_positions(spec, given, mask)
-    if not spec.is_encoder_decoder:
-        return Prepared(kwargs=given, frames={"": frame})
-    return _with_decoder(spec, given, frame, generates=generates)
 
 
 def _check_transforms(spec: ModelSpec) -> None:
@@ -134,8 +171,10 @@ def _check_transforms(spec: ModelSpec) -> None:
             )
 
 
-def compiled_kwargs(inputs: Inputs, attention_mask: Tensor | None) -> Mapping[str, Any]:
-    """Make keyword arguments while `torch.compile` looks on: nothing is inferred.
+def compiled_kwargs(
+    spec: ModelSpec, inputs: Inputs, attention_mask: Tensor | None
+) -> Mapping[str, Any]:
+    """Make keyword arguments while `torch.compile` looks on: no mask is inferred.
 
     Raises:
         InputError: The inputs are text, which cannot be compiled.
@@ -148,10 +187,13 @@ def compiled_kwargs(inputs: Inputs, attention_mask: Tensor | None) -> Mapping[st
         raise InputError("text cannot be compiled", "tokens", "Use `to_tokens` outside")
     if attention_mask is not None:
         given["attention_mask"] = attention_mask
+    mask: object = given.get("attention_mask")
+    if isinstance(mask, Tensor):
+        _place_positions(spec, given, mask)
     return given
 
 
-def _as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
+def as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
     match inputs:
         case Tensor():
             return {"input_ids": inputs.to(spec.device)}
@@ -161,7 +203,7 @@ def _as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
                 for name, value in inputs.items()
             }
         case _:
-            return {"input_ids": to_tokens(spec, inputs).to(spec.device)}
+            return encode(spec, inputs).inputs
 
 
 def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> None:
@@ -176,12 +218,63 @@ def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> No
         raise InputError(
             f"the tokens are {source.dtype}", "integers", "Use `funlens.to_tokens`"
         )
+    rows = spec.engine.rows
+    if source.shape[0] % rows:
+        raise InputError(
+            f"there are {source.shape[0]} rows of ids",
+            f"a multiple of {rows}, one for each codebook",
+            "Put the codebooks of an example below each other",
+        )
     if spec.n_ctx is not None and source.shape[1] > spec.n_ctx:
         raise InputError(
             f"the input has {source.shape[1]} positions",
             f"at most {spec.n_ctx}",
             "Shorten it, or load the model with `n_ctx=`",
         )
+
+
+def _check_ids(spec: ModelSpec, tokens: Tensor) -> None:
+    """Refuse ids that the embedding has no row for, where looking costs nothing."""
+    is_plain = type(tokens) is Tensor and tokens.device.type == "cpu"
+    if not is_plain or is_functional() or not spec.d_vocab:
+        return
+    low, high = (int(bound) for bound in tokens.aminmax())
+    if low < 0 or high >= spec.d_vocab:
+        raise InputError(
+            f"the tokens reach from {low} to {high}",
+            f"ids in 0..{spec.d_vocab - 1}",
+            "Use the tokenizer that belongs to this model",
+        )
+
+
+@cache
+def _known_names(structure: tuple[type[nn.Module], ...]) -> frozenset[str]:
+    """Name every keyword that some part of a model takes."""
+    parameters = (inspect.signature(part.forward).parameters for part in structure)
+    return frozenset(name for each in parameters for name in each)
+
+
+def _check_names(spec: ModelSpec, given: Mapping[str, Any]) -> None:
+    """Refuse what no part of the model takes: HuggingFace would pass over it."""
+    module = spec.module
+    unknown = [name for name in given if not accepts(module, name)]
+    if not unknown:
+        return
+    known = _known_names(tuple({type(part): None for part in module.modules()}))
+    for name in unknown:
+        if name not in known and not _means_nothing(name, given[name]):
+            raise InputError(
+                f"{spec.model_type} takes no input {name!r}",
+                f"names such as {', '.join(nearest(name, known))}",
+                "Leave it out, or correct the name",
+            )
+
+
+def _means_nothing(name: str, value: object) -> bool:
+    """Tell whether it is the one segment that tokenizers name for every model."""
+    if name != "token_type_ids" or not isinstance(value, Tensor):
+        return False
+    return not bool(value.any())
 
 
 def _inferred_mask(spec: ModelSpec, source: Tensor) -> Tensor | None:
@@ -228,16 +321,15 @@ def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> No
     if spec.engine.stack("").counts_tokens:
         return
     if "position_ids" not in given and accepts(spec.module, "position_ids"):
-        counted = mask.long().cumsum(-1) - 1
+        counted = mask.bool().long().cumsum(-1) - 1
         first = spec.engine.first_position
         given["position_ids"] = counted.clamp(min=0) + first
 
 
-def _with_decoder(
-    spec: ModelSpec, given: dict[str, Any], frame: Frame, *, generates: bool
-) -> Prepared:
-    if "decoder_input_ids" not in given and "labels" not in given:
-        if spec.engine.shifts and not generates:
+def _with_decoder(spec: ModelSpec, given: dict[str, Any], frame: Frame) -> Prepared:
+    name = next((word for word in _DECODER if word in given), "decoder_input_ids")
+    if name not in given:
+        if spec.engine.shifts:
             main = Frame(batch=frame.batch, n_pos=frame.n_pos)
             return Prepared(kwargs=given, frames={"": main, "encoder": frame})
         start = getattr(spec.engine.config, "decoder_start_token_id", None)
@@ -247,8 +339,7 @@ def _with_decoder(
                 "both halves of the input",
                 "Pass a mapping with `input_ids` and `decoder_input_ids`",
             )
-        shape = (frame.batch, 1)
-        given["decoder_input_ids"] = torch.full(shape, start, device=spec.device)
-    decoder: Any = given.get("decoder_input_ids", given.get("labels"))
-    main = _frame(decoder, given.get("decoder_attention_mask"))
+        given[name] = torch.full((frame.batch, 1), start, device=spec.device)
+    _check_tokens(spec, given[name], inputs_embeds=name.endswith("embeds"))
+    main = _frame(given[name], given.get("decoder_attention_mask"))
     return Prepared(kwargs=given, frames={"": main, "encoder": frame})

@@ -42,7 +42,9 @@ def loss_per_token(
             "Compute the loss from `run`'s logits",
         )
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    tokens: Tensor = prepared.kwargs["input_ids"]
+    tokens: object = prepared.kwargs.get("input_ids")
+    if not isinstance(tokens, Tensor):
+        raise InputError("there are no tokens", "`input_ids`", "Pass text or tokens")
     if tokens.shape[1] < 2:  # noqa: PLR2004 -- one predicts, one is predicted
         raise InputError("there is one token", "two or more", "Pass a longer input")
     logits = run(spec, prepared.kwargs, interventions)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from funlens.errors import InputError, ShapeError
 from funlens.shapes import Logits
 
 Metric = Callable[[Tensor], Tensor]
@@ -21,7 +22,8 @@ def logit_diff(
     Args:
         answer: Token id, one or one for each row.
         wrong: Token id, likewise.
-        pos: Column that is looked at.
+        pos: Column that is looked at. Where rows are padded on the right, run with
+            `logits_at=-1`, which leaves each row's last real position.
 
     Returns:
         A function from logits `[batch, pos, vocab]` to `[batch]`, in logits.
@@ -49,6 +51,13 @@ def log_prob_of(answer: int | Int[Tensor, " batch"], *, pos: int = -1) -> Metric
 
 
 def _of(values: Tensor, token: int | Tensor) -> Tensor:
+    n_rows, n_tokens = values.shape
     if isinstance(token, int):
+        if not 0 <= token < n_tokens:
+            problem = f"the token is {token}"
+            expected = f"an id in 0..{n_tokens - 1}"
+            raise InputError(problem, expected, "Use the model's own tokenizer")
         return values[:, token]
+    if token.shape != (n_rows,):
+        raise ShapeError("the tokens", tuple(token.shape), (n_rows,), ("batch",))
     return values.gather(-1, token[:, None])[:, 0]

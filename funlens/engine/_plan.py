@@ -1,32 +1,32 @@
 """The plan of a run: what happens at which tap. Every fault is found here."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from typing import Final
 
 import attrs
-import torch
+from toolz import groupby
 
 from funlens.adapters import Machinery, Point, Tap
 from funlens.data import (
-    AXES,
     DECIDING,
-    INTEGER_PARTS,
     Backward,
     ForwardEdit,
+    Freeze,
     Intervention,
     ModelSpec,
     Part,
-    Selection,
     Site,
     SiteLike,
     Zero,
+    part_named,
     to_sites,
 )
-from funlens.engine._edits import check_dtype, fits, operand
+from funlens.engine._edits import check_tensors, fits, operand, span
 from funlens.engine._inputs import UNKNOWN, Frame
-from funlens.engine._where import Axis, resolved
+from funlens.engine._where import Axis, are_apart, resolved
 from funlens.errors import (
     ConflictError,
     FunlensError,
@@ -36,10 +36,21 @@ from funlens.errors import (
     ShapeError,
     SiteNotFoundError,
     nearest,
+    raise_all,
 )
 
 _MOST_PLANS: Final = 32  # a spec is asked for few kinds of capture
-_AFTER_MID: Final = ("mlp_out", "dense_out")
+_STREAM: Final = ("resid_pre", "resid_mid", "resid_post")
+_IN_ORDER: Final = (
+    "resid_pre",
+    "attn_out",
+    "ssm_out",
+    "cross_out",
+    "resid_mid",
+    "mlp_out",
+    "dense_out",
+    "resid_post",
+)
 _INSIDE: Final = frozenset({"scores", "pattern"})
 _NEEDS_EAGER: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
 
@@ -79,8 +90,9 @@ class Act:
         edits: Interventions in the order given.
         backward: Interventions on the gradient.
         keeps: Captures.
-        stash: Name under which the value is kept for the end of the block.
-        rejoin: Names of the values whose sum replaces the block's output.
+        stash: Name under which the value is kept for the sums that follow.
+        rejoin: Names of what a stream was and has become, and of what was added since:
+            their sum replaces the value.
     """
 
     tap: Tap
@@ -115,17 +127,53 @@ def named(index: int, record: Intervention) -> str:
     return f"interventions[{index}] ({type(record).__name__})"
 
 
+def lacking(spec: ModelSpec, site: Site, given: Mapping[str, object]) -> str:
+    """Name the input without which a site is not met; empty where nothing lacks."""
+    tap = spec.engine.taps.get(site.whole)
+    name = "" if tap is None else tap.given
+    return name if name and given.get(name) is None else ""
+
+
+def check_given(
+    spec: ModelSpec,
+    plan: Plan,
+    given: Mapping[str, object],
+    bounds: Sequence[Site] = (),
+) -> None:
+    """Refuse sites that are only met with an input that is not there."""
+    machinery: Machinery = spec.engine
+    if not machinery.asks_inputs:
+        return
+    edited = (record.site for record in plan.interventions)
+    for site in (*edited, *plan.captured, *bounds):
+        name = lacking(spec, site, given)
+        if name:
+            raise InputError(
+                f"{site} is only met where the model is given `{name}`",
+                "it among the inputs",
+                "Pass a mapping that holds it, or leave the site out",
+            )
+
+
 def captured_sites(
-    spec: ModelSpec, capture: Sequence[SiteLike] | Every
+    spec: ModelSpec, capture: Sequence[SiteLike] | Every, given: Mapping[str, object]
 ) -> tuple[Site, ...]:
     """Spell out which sites a capture means.
+
+    Args:
+        spec: The model.
+        capture: Sites, parts in all layers, or names. Of all sites, or all layers,
+            those are left out that are only met with an input that is not there.
+        given: The model's inputs.
 
     Raises:
         SiteNotFoundError: The model has no such site.
         InputError: It is empty, or one site rather than a list of them.
+        ExceptionGroup: Several sites that are not there.
     """
     if isinstance(capture, Every):
-        return tuple(i.site for i in spec.sites if i.site.part != "head_result")
+        every = tuple(i.site for i in spec.sites if i.site.part != "head_result")
+        return _met(spec, every, given)
     if isinstance(capture, (str, Site, Part)):
         raise InputError("`capture` is one site", "a list", "Write `[site]`")
     if not capture:
@@ -133,26 +181,46 @@ def captured_sites(
             "`capture` is empty", "at least one site", "Use `run` to keep nothing"
         )
     found: dict[Site, None] = {}
+    faults: list[FunlensError] = []
     for like in capture:
-        wanted = to_sites(like, n_layers=spec.n_layers, gated=spec.is_gated)
-        if isinstance(like, Part) or like in AXES:
-            wanted = tuple(s for s in _layers_of(spec, wanted))
-        for site in wanted:
-            tap_of(spec, site)
-            found[site] = None
+        try:
+            wanted = sites_meant(spec, like)
+        except FunlensError as error:
+            faults.append(error)
+            continue
+        if not isinstance(like, Site):
+            wanted = _met(spec, wanted, given) or wanted
+        found.update(dict.fromkeys(wanted))
+    raise_all(faults)
     return tuple(found)
 
 
-def _layers_of(spec: ModelSpec, wanted: tuple[Site, ...]) -> tuple[Site, ...]:
-    """For a part in all layers: the layers that have it."""
+def _met(
+    spec: ModelSpec, wanted: tuple[Site, ...], given: Mapping[str, object]
+) -> tuple[Site, ...]:
     machinery: Machinery = spec.engine
-    first = wanted[0]
-    held = tuple(
-        site
-        for site in machinery.taps
-        if (site.part, site.stack) == (first.part, first.stack)
-    )
-    return held or wanted
+    if not machinery.asks_inputs:
+        return wanted
+    return tuple(site for site in wanted if not lacking(spec, site, given))
+
+
+def sites_meant(spec: ModelSpec, like: SiteLike) -> tuple[Site, ...]:
+    """Spell out a site, or a part in the layers that have it.
+
+    Raises:
+        SiteNotFoundError: The model has no such site.
+    """
+    machinery: Machinery = spec.engine
+    part = part_named(like) if isinstance(like, str) else like
+    if isinstance(part, Part):
+        wanted = (part.name, part.stack)
+        held = [s for s in machinery.taps if (s.part, s.stack) == wanted]
+        if held:
+            return tuple(held)
+    meant = to_sites(like, n_layers=spec.n_layers, gated=spec.is_gated)
+    for site in meant:
+        tap_of(spec, site)
+    return meant
 
 
 def tap_of(spec: ModelSpec, site: Site) -> Tap:
@@ -184,7 +252,7 @@ def axis_sizes(
         "source": frames.get("encoder", UNKNOWN).n_pos,
     }
     return {
-        axis: size if isinstance(size, int) else known.get(axis, 0)
+        axis: size if isinstance(size, int) else known.get(size, 0)
         for axis, size in zip(info.axes, info.shape, strict=True)
     }
 
@@ -194,36 +262,52 @@ def check_edit(
     edit: Edit,
     frames: Mapping[str, Frame],
 ) -> None:
-    """Check shape, dtype and permission of one intervention.
+    """Check permission, shapes, dtypes and devices of one intervention.
 
     Raises:
         ReadOnlySiteError: The site cannot be changed.
-        ShapeError: The tensor does not fit the selection.
-        DtypeError: The tensor has another dtype than the activations.
+        ShapeError: A tensor does not fit the selection.
+        DtypeError: A tensor has another dtype or device than the activations.
     """
     record, where = edit.record, named(edit.index, edit.record)
+    machinery: Machinery = spec.engine
     tap = tap_of(spec, record.site)
     if tap.read_only:
         raise ReadOnlySiteError(str(record.site), tap.read_only)
-    held = operand(record)
-    if held is None:
-        return
-    sizes = axis_sizes(spec, record.site, frames)
-    shape = [(axis, sizes[axis]) for axis in record.site.axes]
-    for axis in sorted(edit.where, key=lambda a: -a.at):
+    names, sizes = left_of(spec, record.site, edit.where, frames=frames)
+    held, directions = operand(record), span(record)
+    moving = any(axis.since is not None for axis in edit.where)
+    if held is not None and not moving and not fits(tuple(held[1].shape), sizes):
+        raise ShapeError(f"{where}.{held[0]}", tuple(held[1].shape), sizes, names)
+    if directions is not None:
+        shape = tuple(directions.shape)
+        expected, axes = (*shape[:-1][:1], *sizes[-1:]), ("direction", *names[-1:])
+        if shape != expected:
+            raise ShapeError(
+                f"{where}.directions", shape, expected, axes[-len(shape) :]
+            )
+    dtypes = machinery.dtypes(record.site.part)
+    check_tensors(record, dtypes, device=machinery.device_at(tap), where=where)
+
+
+def left_of(
+    spec: ModelSpec,
+    site: Site,
+    where: tuple[Axis, ...],
+    *,
+    frames: Mapping[str, Frame],
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Name and measure the axes that a selection leaves."""
+    known = axis_sizes(spec, site, frames)
+    shape = [(axis, known[axis]) for axis in site.axes]
+    for axis in where:
         found = axis.found
         n_found = len(found[0]) if found and isinstance(found[0], tuple) else len(found)
         if axis.later is None:
             shape[axis.at] = (shape[axis.at][0], n_found)
-    dropped = {axis.at for axis in edit.where if axis.dropped}
+    dropped = {axis.at for axis in where if axis.dropped}
     left = [pair for at, pair in enumerate(shape) if at not in dropped]
-    expected = tuple(size for _, size in left)
-    moving = any(axis.since is not None for axis in edit.where)
-    if not moving and not fits(tuple(held[1].shape), expected):
-        names = tuple(name for name, _ in left)
-        raise ShapeError(f"{where}.{held[0]}", tuple(held[1].shape), expected, names)
-    is_index = record.site.part in INTEGER_PARTS
-    check_dtype(record, torch.int64 if is_index else spec.dtype, where=where)
+    return tuple(name for name, _ in left), tuple(size for _, size in left)
 
 
 def make_plan(
@@ -232,31 +316,29 @@ def make_plan(
     interventions: Sequence[Intervention],
     *,
     captured: tuple[Site, ...] = (),
+    links: bool = False,
 ) -> Plan:
     """Lay out a run, and find every fault in what was asked for.
+
+    Args:
+        spec: The model.
+        frames: Positions of each stack.
+        interventions: What to change.
+        captured: What to keep.
+        links: Whether gradients are wanted where something is kept.
 
     Raises:
         FunlensError: The only fault that there is.
         ExceptionGroup: Several faults, each an error of funlens's own.
     """
     machinery: Machinery = spec.engine
-    if not interventions and captured in machinery.plans:
-        plan: Plan = machinery.plans[captured]
+    wanted = records(interventions)
+    if not wanted and (captured, links) in machinery.plans:
+        plan: Plan = machinery.plans[captured, links]
         return plan
     faults: list[FunlensError] = []
-    edits: defaultdict[Site, list[Edit]] = defaultdict(list)
-    for index, record in enumerate(_records(interventions)):
-        try:
-            tap_of(spec, record.site)
-            sizes = axis_sizes(spec, record.site, frames)
-            where = resolved(record.site, sizes, frames)
-            edit = Edit(index=index, record=record, where=where)
-            check_edit(spec, edit, frames)
-            edits[record.site.whole].append(edit)
-        except FunlensError as error:
-            error.add_note(f"in {named(index, record)}")
-            faults.append(error)
-    faults += _conflicts(interventions)
+    made = placed(spec, frames, wanted, faults=faults)
+    faults += _conflicts(made)
     keeps: defaultdict[Site, list[Keep]] = defaultdict(list)
     for site in captured:
         try:
@@ -266,23 +348,58 @@ def make_plan(
         except FunlensError as error:
             faults.append(error)
     raise_all(faults)
-    plan = _laid_out(spec, edits, keeps, tuple(interventions))
+    edits = groupby(_whole_site, made)
+    plan = _laid_out(spec, edits, keeps, interventions=tuple(wanted), links=links)
     is_fixed = not any(site.selections for site in captured)
-    if not interventions and is_fixed and len(machinery.plans) < _MOST_PLANS:
-        machinery.plans[captured] = plan
+    if not wanted and is_fixed and len(machinery.plans) < _MOST_PLANS:
+        machinery.plans[captured, links] = plan
     return plan
 
 
-def raise_all(faults: Sequence[FunlensError]) -> None:
-    """Raise one fault as it is, several as a group."""
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        message = f"{len(faults)} faults in what was asked for"
-        raise ExceptionGroup(message, list(faults))
+def placed(
+    spec: ModelSpec,
+    frames: Mapping[str, Frame],
+    interventions: Sequence[Intervention],
+    *,
+    faults: list[FunlensError],
+) -> list[Edit]:
+    """Find where each intervention acts; what is wrong with others goes to `faults`."""
+    made: list[Edit] = []
+    for index, record in enumerate(interventions):
+        try:
+            tap_of(spec, record.site)
+            sizes = axis_sizes(spec, record.site, frames)
+            where = resolved(record.site, sizes, frames)
+            edit = Edit(index=index, record=record, where=where)
+            check_edit(spec, edit, frames)
+            made.append(edit)
+        except FunlensError as error:
+            error.add_note(f"in {named(index, record)}")
+            faults.append(error)
+    return made
 
 
-def _records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
+def _whole_site(edit: Edit) -> Site:
+    return edit.record.site.whole
+
+
+@contextmanager
+def gathered(faults: list[FunlensError]) -> Generator[None]:
+    """Collect our own errors, those in groups too, to raise them all at once."""
+    try:
+        yield
+    except* FunlensError as group:
+        faults.extend(
+            error for error in group.exceptions if isinstance(error, FunlensError)
+        )
+
+
+def records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
+    """Give a list of interventions back.
+
+    Raises:
+        OptionError: It is no list, or holds something else.
+    """
     if isinstance(interventions, (str, Site)) or not isinstance(
         interventions, Sequence
     ):  # pyright: ignore[reportUnnecessaryIsInstance] (callers need no types)
@@ -296,64 +413,47 @@ def _records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
     return interventions
 
 
-def _conflicts(interventions: Sequence[Intervention]) -> list[FunlensError]:
-    deciding = [
-        (index, record)
-        for index, record in enumerate(interventions)
-        if isinstance(_plain_edit(record), DECIDING)
-    ]
+def _conflicts(edits: Sequence[Edit]) -> list[FunlensError]:
+    """Find pairs of edits of which one would undo the other."""
     return [
-        ConflictError(named(*first), named(*second), str(second[1].site))
-        for first, second in combinations(deciding, 2)
-        if isinstance(first[1], Backward) == isinstance(second[1], Backward)
-        if not _are_zero(first[1], second[1])
-        if overlap(first[1].site, second[1].site)
+        ConflictError(
+            named(first.index, first.record),
+            named(second.index, second.record),
+            str(second.record.site),
+        )
+        for first, second in combinations(edits, 2)
+        if _conflict(first.record, second.record)
+        if first.record.site.whole == second.record.site.whole
+        if not are_apart(first.where, second.where)
     ]
+
+
+def _conflict(first: Intervention, second: Intervention) -> bool:
+    """Tell whether two kinds cannot share a place; zero twice is zero once."""
+    if isinstance(first, Backward) != isinstance(second, Backward):
+        return False
+    first, second = _plain_edit(first), _plain_edit(second)
+    if isinstance(first, Freeze) or isinstance(second, Freeze):
+        return True
+    both_decide = isinstance(first, DECIDING) and isinstance(second, DECIDING)
+    return both_decide and not (isinstance(first, Zero) and isinstance(second, Zero))
 
 
 def _plain_edit(record: Intervention) -> ForwardEdit:
     return record.edit if isinstance(record, Backward) else record
 
 
-def _are_zero(first: Intervention, second: Intervention) -> bool:
-    """Zero twice is zero once: no conflict."""
-    return all(isinstance(_plain_edit(record), Zero) for record in (first, second))
-
-
-def overlap(first: Site, second: Site) -> bool:
-    """Tell whether two sites may share a place."""
-    if first.whole != second.whole:
-        return False
-    theirs = dict(second.selections)
-    return not any(
-        word in theirs and _are_apart(chosen, theirs[word])
-        for word, chosen in first.selections
-    )
-
-
-def _are_apart(first: Selection, second: Selection) -> bool:
-    one, other = _plain(first), _plain(second)
-    if one is None or other is None:
-        return False
-    same_side = all(i >= 0 for i in one + other) or all(i < 0 for i in one + other)
-    return same_side and not set(one) & set(other)
-
-
-def _plain(chosen: Selection) -> tuple[int, ...] | None:
-    if isinstance(chosen, int):
-        return (chosen,)
-    return chosen if isinstance(chosen, tuple) else None
-
-
 def _laid_out(
     spec: ModelSpec,
     edits: Mapping[Site, Sequence[Edit]],
     keeps: Mapping[Site, Sequence[Keep]],
+    *,
     interventions: tuple[Intervention, ...],
+    links: bool,
 ) -> Plan:
     machinery: Machinery = spec.engine
     acts: defaultdict[Point, list[Act]] = defaultdict(list)
-    stashed: set[tuple[str, int | None]] = set()
+    moved: set[Site] = set()
     for site in machinery.ordered(dict.fromkeys([*edits, *keeps])):
         tap = machinery.taps[site]
         here = edits.get(site, ())
@@ -363,12 +463,11 @@ def _laid_out(
             backward=tuple(e for e in here if isinstance(e.record, Backward)),
             keeps=tuple(keeps.get(site, ())),
         )
-        if tap.rejoins and here:
-            stashed.add((site.stack, site.layer))
-            act = attrs.evolve(act, stash=f"mid.{site}")
+        if tap.rejoins and (here or links):
+            moved.add(site)
         acts[tap.path, tap.side].append(act)
-    for stack, layer in stashed:
-        _rejoin(machinery, acts, stack, layer)
+    for stack in {site.stack for site in moved}:
+        _carry(machinery, acts, {site for site in moved if site.stack == stack})
     inside = frozenset(
         path for path, side in acts if side in _INSIDE or side == "linear"
     ) | _inside_of_families(machinery, acts)
@@ -388,21 +487,49 @@ def _inside_of_families(
     return found & machinery.watched
 
 
-def _rejoin(
-    machinery: Machinery,
-    acts: defaultdict[Point, list[Act]],
-    stack: str,
-    layer: int | None,
+def _carry(
+    machinery: Machinery, acts: defaultdict[Point, list[Act]], moved: set[Site]
 ) -> None:
-    """Let an edit of the stream within a block also reach the sum at its end."""
-    places = {
-        part: machinery.taps.get(Site(part=part, layer=layer, stack=stack))
-        for part in ("resid_mid", *_AFTER_MID, "resid_post")
-    }
-    held = {part: tap for part, tap in places.items() if tap is not None}
-    mid, post = held.pop("resid_mid"), held.pop("resid_post")
-    names = [f"mid.{mid.site}.was", f"mid.{mid.site}"]
-    for tap in held.values():
-        names.append(f"out.{tap.site}")
-        acts[tap.path, tap.side].append(Act(tap=tap, stash=names[-1]))
-    acts[post.path, post.side].insert(0, Act(tap=post, rejoin=tuple(names)))
+    """Let edits of a stream within a block reach the sums that follow.
+
+    The model adds to the stream that it had before, so where that was changed the
+    sum is made anew, up to the first place where the model goes on with what it finds.
+    """
+
+    def moves(act: Act) -> bool:
+        return bool(act.rejoin) or act.tap.site in moved
+
+    carried: Tap | None = None
+    names: list[str] = []
+    for tap in _stream_of(machinery, moved):
+        point = (tap.path, tap.side)
+        if carried is not None and point == (carried.path, carried.side):
+            continue
+        if tap.site.part not in _STREAM:
+            if carried is not None:
+                names.append(f"out.{tap.site}")
+                acts[point].append(Act(tap=tap, stash=names[-1]))
+            continue
+        if carried is not None:
+            acts[point].insert(0, Act(tap=tap, rejoin=tuple(names)))
+        goes_on = tap.rejoins and (
+            carried is not None or any(map(moves, acts.get(point, ())))
+        )
+        carried = tap if goes_on else None
+        if goes_on:
+            names = [f"was.{tap.site}", f"now.{tap.site}"]
+            acts[point].insert(0, Act(tap=tap, stash=names[0]))
+            after = max(i for i, act in enumerate(acts[point]) if moves(act)) + 1
+            acts[point].insert(after, Act(tap=tap, stash=names[1]))
+
+
+def _stream_of(machinery: Machinery, moved: set[Site]) -> Iterator[Tap]:
+    """Go through a stack's stream and what is added to it, from the first edit on."""
+    (stack,) = {site.stack for site in moved}
+    first = min(site.layer or 0 for site in moved)
+    last = max(site.layer or 0 for site in machinery.taps if site.stack == stack)
+    for layer in range(first, last + 1):
+        for part in _IN_ORDER:
+            tap = machinery.taps.get(Site(part=part, layer=layer, stack=stack))
+            if tap is not None:
+                yield tap

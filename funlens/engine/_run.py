@@ -1,7 +1,7 @@
 """Running a model: with edits, with captures, or as it is."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import attrs
@@ -12,11 +12,15 @@ from funlens.adapters import (
     ACTIVE,
     Machinery,
     Point,
+    is_differentiating,
     is_forward_mode,
     is_functional,
+    is_offloaded,
     output_of,
 )
 from funlens.data import (
+    ENTERING,
+    LEAVING,
     ActivationCache,
     Backward,
     Intervention,
@@ -28,17 +32,31 @@ from funlens.data import (
 )
 from funlens.engine._edits import tensors
 from funlens.engine._inputs import (
-    Frame,
     Inputs,
     Prepared,
     accepts,
     compiled_kwargs,
     prepare,
 )
-from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
+from funlens.engine._plan import (
+    EVERY,
+    Every,
+    Plan,
+    captured_sites,
+    check_given,
+    make_plan,
+    named,
+    records,
+)
 from funlens.engine._trace import Stop, Trace
 from funlens.engine._where import resolved
-from funlens.errors import OptionError, ShapeError
+from funlens.errors import (
+    DtypeError,
+    NeverActedError,
+    OptionError,
+    ShapeError,
+    UnsupportedConfigError,
+)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -112,7 +130,8 @@ def run(
         RunError: An edit misbehaved, or never acted.
     """
     asked = (stop_at_layer, start_at_layer, residual, logits_at, params)
-    if not interventions and all(option is None for option in asked):
+    is_bare = interventions in ((), []) and all(option is None for option in asked)
+    if is_bare:
         return _bare(spec, inputs, attention_mask=attention_mask, grad=grad)
     options = Options(
         stop_at_layer=stop_at_layer,
@@ -184,56 +203,69 @@ def run_with_cache(
         finite=finite,
     )
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     if isinstance(capture, Every):
         wanted = _reached(spec, wanted, options)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
-    out, trace = traced(spec, prepared, plan, options=options, measures=True)
-    return Run(out, cache_of(spec, trace, offload=offload))
+    out, trace = traced(
+        spec,
+        prepared,
+        plan,
+        options=options,
+        measures=True,
+        offload=_device_named(offload),
+    )
+    return Run(out, cache_of(spec, trace))
 
 
-def check(
-    spec: ModelSpec,
-    inputs: Inputs,
-    interventions: Sequence[Intervention] = (),
-    *,
-    capture: Sequence[SiteLike] | Every = EVERY,
-    attention_mask: Tensor | None = None,
-) -> None:
-    """Find every fault of an experiment without running the model.
+@attrs.frozen(kw_only=True, eq=False)
+class _Instrumented(AbstractContextManager[Callable[[Inputs], Run]]):
+    """Arguments of runs, and no state beyond them."""
 
-    Raises:
-        FunlensError: The only fault that there is.
-        ExceptionGroup: Every fault, each an error of funlens's own.
-    """
-    prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
-    make_plan(spec, prepared.frames, interventions, captured=wanted)
+    spec: ModelSpec
+    interventions: tuple[Intervention, ...]
+    capture: tuple[SiteLike, ...] | Every
+
+    def __enter__(self) -> Callable[[Inputs], Run]:
+        """Give the function; entering twice gives it twice."""
+        return self._run
+
+    def __exit__(self, *_: object) -> None:
+        """Leave: there is nothing to undo."""
+
+    def _run(self, inputs: Inputs) -> Run:
+        return run_with_cache(
+            self.spec, inputs, self.interventions, capture=self.capture
+        )
 
 
-@contextmanager
 def instrumented(
     spec: ModelSpec,
     interventions: Sequence[Intervention] = (),
     capture: Sequence[SiteLike] | Every = EVERY,
-) -> Generator[Callable[[Inputs], Run]]:
+) -> AbstractContextManager[Callable[[Inputs], Run]]:
     """Give a callable that runs with the same edits and captures each time.
 
-    It holds no state beyond its arguments: it may be nested and shared.
+    It holds no state beyond its arguments: it may be nested, entered again and shared.
 
     Args:
         spec: The model.
         interventions: What to change.
         capture: What to keep.
 
-    Yields:
-        A function from inputs to a `Run`.
+    Returns:
+        A context manager that gives a function from inputs to a `Run`.
+
+    Raises:
+        SiteNotFoundError: The model has no such site.
+        OptionError: The interventions are no list of interventions.
     """
-
-    def call(inputs: Inputs) -> Run:
-        return run_with_cache(spec, inputs, interventions, capture=capture)
-
-    yield call
+    captured_sites(spec, capture, {})  # checks them; what is met, inputs tell
+    return _Instrumented(
+        spec=spec,
+        interventions=tuple(records(interventions)),
+        capture=capture if isinstance(capture, Every) else tuple(capture),
+    )
 
 
 def _bare(
@@ -246,16 +278,16 @@ def _bare(
     """Run the model without looking at anything."""
     machinery: Machinery = spec.engine
     if torch.compiler.is_compiling():
-        kwargs = compiled_kwargs(inputs, attention_mask)
+        kwargs = compiled_kwargs(spec, inputs, attention_mask)
         with nullcontext() if grad else torch.no_grad():
-            return output_of(_called(machinery.module, kwargs))
+            return output_of(_called(machinery.bare(), kwargs))
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     options = Options(grad=grad)
     if is_forward_mode() or _shifts(spec, prepared):
         plan = make_plan(spec, prepared.frames, ())
         return traced(spec, prepared, plan, options=options)[0]
-    with nullcontext() if _wants_grad((), options) else torch.no_grad():
-        return output_of(_called(machinery.module, prepared.kwargs))
+    with _recording(spec, grad=_wants_grad((), options, prepared)):
+        return output_of(_called(machinery.bare(), prepared.kwargs))
 
 
 def _called(module: nn.Module, kwargs: Mapping[str, Any]) -> Any:
@@ -264,7 +296,10 @@ def _called(module: nn.Module, kwargs: Mapping[str, Any]) -> Any:
     return module(**kwargs)
 
 
-def _wants_grad(interventions: Sequence[Intervention], options: Options) -> bool:
+def _wants_grad(
+    interventions: Sequence[Intervention], options: Options, prepared: Prepared
+) -> bool:
+    """Tell whether a graph is asked for, or wanted by anything that was passed."""
     if options.grad is not None:
         return options.grad
     if is_functional():
@@ -272,6 +307,7 @@ def _wants_grad(interventions: Sequence[Intervention], options: Options) -> bool
     passed = [part for edit in interventions for part in tensors(edit)]
     passed += [] if options.residual is None else [options.residual]
     passed += [] if options.params is None else [*options.params.values()]
+    passed += [part for part in prepared.kwargs.values() if isinstance(part, Tensor)]
     return any(tensor.requires_grad for tensor in passed)
 
 
@@ -291,6 +327,43 @@ def _check_backward(interventions: Sequence[Intervention], *, grad: bool) -> Non
         )
 
 
+def _device_named(offload: torch.device | str | None) -> torch.device | None:
+    """Read a device's name."""
+    try:
+        return None if offload is None else torch.device(offload)
+    except RuntimeError as error:
+        problem = f"{offload!r} is no device"
+        raise OptionError("offload", problem, ("cpu", "cuda", "cuda:1")) from error
+
+
+def _recording(spec: ModelSpec, *, grad: bool) -> AbstractContextManager[Any]:
+    """Record a graph, or none.
+
+    Raises:
+        UnsupportedConfigError: A derivative is taken that would be 0, silently, or a
+            transform meets weights that come and go.
+    """
+    machinery: Machinery = spec.engine
+    if is_functional() and machinery.is_offloaded:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            "some of its weights are offloaded, and `torch.func` cannot pass what "
+            "loads them",
+            "Use `run_with_grads`, or load the model without offloading.",
+        )
+    if not grad:
+        return torch.no_grad()
+    wanted = is_differentiating() or not is_functional()
+    if wanted and machinery.without_derivative:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            f"its {machinery.without_derivative} has no derivative, and gradients "
+            "through it would be 0",
+            "Quantize its weights only, as with torchao.",
+        )
+    return nullcontext()
+
+
 def traced(
     spec: ModelSpec,
     prepared: Prepared,
@@ -300,6 +373,7 @@ def traced(
     measures: bool = False,
     links: bool = False,
     module: nn.Module | None = None,
+    offload: torch.device | None = None,
 ) -> tuple[Tensor, Trace]:
     """Carry a plan out.
 
@@ -311,10 +385,13 @@ def traced(
         measures: Whether to measure by how much each edit changed its value.
         links: Whether to make captured values part of the graph.
         module: A tapped structure to run instead of the spec's own.
+        offload: Device to which what is captured goes at once.
     """
+    _check_options(spec, plan, options)
     machinery: Machinery = spec.engine
-    grad = links or _wants_grad(plan.interventions, options)
+    grad = links or _wants_grad(plan.interventions, options, prepared)
     _check_backward(plan.interventions, grad=grad)
+    check_given(spec, plan, prepared.kwargs, _bounds(spec, options))
     trace = Trace(
         plan,
         machinery,
@@ -322,11 +399,12 @@ def traced(
         measures=measures,
         links=links,
         finite=options.finite,
+        offload=offload,
         forces_eager=is_forward_mode()
         or (machinery.arch.biased_masks and (grad or is_functional())),
     )
     trace.shifts = _shifts(spec, prepared)
-    _set_bounds(spec, trace, options, prepared.main)
+    _set_bounds(spec, trace, options, prepared)
     _set_logits(spec, trace, options, prepared)
     eager = plan.needs_eager or trace.forces_eager
     lent: AbstractContextManager[nn.Module] = (
@@ -334,7 +412,7 @@ def traced(
         if options.params is None
         else machinery.lent(eager=eager)
     )
-    with lent as running, nullcontext() if grad else torch.no_grad():
+    with _recording(spec, grad=grad), lent as running:
         out = _entered(running, prepared.kwargs, trace, params=options.params)
     trace.check_acted()
     return out, trace
@@ -352,10 +430,9 @@ def _entered(
         if params is None:
             out = _called(module, kwargs)
         else:
-            _check_params(module, params)
             more = {"use_cache": False} if accepts(module, "use_cache") else {}
             out = torch.func.functional_call(
-                module, dict(params), (), {**kwargs, **more}
+                module, dict(params), (), {**more, **kwargs}
             )
     except Stop as stop:
         return stop.residual
@@ -369,42 +446,118 @@ def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
     for name, value in params.items():
         if name not in known:
             raise OptionError("params", f"no weight is called {name!r}")
-        if value.shape != known[name].shape:
-            raise ShapeError(
-                f"params[{name!r}]", tuple(value.shape), tuple(known[name].shape)
-            )
+        expected, where = known[name], f"params[{name!r}]"
+        if not isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (callers need no types)
+            problem = f"{name!r} is a {type(value).__name__}, not a tensor"
+            raise OptionError("params", problem)
+        if expected.is_meta and is_offloaded(module):
+            raise OptionError("params", f"{name} is offloaded, and would come back")
+        if value.shape != expected.shape:
+            raise ShapeError(where, tuple(value.shape), tuple(expected.shape))
+        if value.dtype != expected.dtype:
+            raise DtypeError(where, str(value.dtype), str(expected.dtype))
 
 
-def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -> None:
+def _check_options(spec: ModelSpec, plan: Plan, options: Options) -> None:
+    """Refuse options that contradict each other, or what was asked for beside them.
+
+    Raises:
+        OptionError: They do.
+        NeverActedError: An intervention or a capture lies where the run does not pass.
+    """
+    _check_layers(spec, plan, options)
+    if options.logits_at is not None:
+        looks = any(site.part == "logits" for _, site in _asked(plan))
+        if looks or options.stop_at_layer is not None:
+            problem = "it chooses among all logits, and leaves no such site"
+            raise OptionError("logits_at", problem)
+    if options.params is not None:
+        _check_params(spec.module, options.params)
+    if options.finite and is_functional():
+        raise OptionError("finite", "no value can be looked at under a transform")
+
+
+def _check_layers(spec: ModelSpec, plan: Plan, options: Options) -> None:
+    start, stop = options.start_at_layer, options.stop_at_layer
+    if start is None and stop is None:
+        return
+    if start is not None and stop is not None and stop < start:
+        problem = f"layer {stop} comes before layer {start}, where the run starts"
+        raise OptionError("stop_at_layer", problem)
+    for where, site in _asked(plan):
+        if not _passes(spec, site, options):
+            raise NeverActedError(where, str(site))
+
+
+def _asked(plan: Plan) -> Iterator[tuple[str, Site]]:
+    """Go through what was asked for, and where."""
+    for index, record in enumerate(plan.interventions):
+        yield named(index, record), record.site
+    for site in plan.captured:
+        yield "the capture", site
+
+
+def _bounds(spec: ModelSpec, options: Options) -> tuple[Site, ...]:
+    """Give the streams that a run is told to begin with and to end at.
+
+    Raises:
+        OptionError: The model has no such layer.
+    """
+    entering, leaving = ENTERING[spec.n_streams > 1], LEAVING[spec.n_streams > 1]
+    n_layers = spec.n_layers
+    found: list[Site] = []
+    if options.stop_at_layer is not None:
+        stop = _layer("stop_at_layer", options.stop_at_layer, n_layers)
+        is_last = stop == n_layers
+        part = leaving if is_last else entering
+        found.append(Site(part=part, layer=stop - is_last))
+    if options.start_at_layer is not None:
+        start = _layer("start_at_layer", options.start_at_layer, n_layers - 1)
+        found.append(Site(part=entering, layer=start))
+    return tuple(found)
+
+
+def _layer(option: str, layer: int, last: int) -> int:
+    if not 0 <= layer <= last:
+        raise OptionError(option, f"layer {layer} of 0..{last}", (f"0..{last}",))
+    return layer
+
+
+def _check_skip(machinery: Machinery, start: int, prepared: Prepared) -> None:
+    """Refuse to leave out blocks that cannot be."""
+    why = machinery.why_no_skip(prepared.kwargs)
+    if why:
+        raise OptionError("start_at_layer", f"no block can be left out: {why}")
+    if start not in machinery.begins:
+        raise OptionError(
+            "start_at_layer",
+            f"layer {start} begins within a block of HuggingFace's, which can only be "
+            "left out whole",
+        )
+
+
+def _set_bounds(
+    spec: ModelSpec, trace: Trace, options: Options, prepared: Prepared
+) -> None:
     machinery: Machinery = spec.engine
+    frame = prepared.main
     start, stop = options.start_at_layer, options.stop_at_layer
     if (start is None) != (options.residual is None):
         raise OptionError(
             "start_at_layer", "it goes with `residual`, and one of them is missing"
         )
+    bounds = _bounds(spec, options)
     if stop is not None:
-        if not 0 <= stop <= spec.n_layers:
-            problem = f"layer {stop} of {spec.n_layers}"
-            raise OptionError("stop_at_layer", problem, (f"0..{spec.n_layers}",))
-        last = stop == spec.n_layers
-        part = "resid_post" if last else "resid_pre"
-        trace.stop = machinery.taps[Site(part=part, layer=stop - last)]
+        trace.stop = machinery.taps[bounds[0]]
     if start is not None and options.residual is not None:
-        if not 0 <= start < spec.n_layers:
-            problem = f"layer {start} of {spec.n_layers}"
-            raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
-        if not machinery.can_skip:
-            raise OptionError(
-                "start_at_layer",
-                f"the blocks of {spec.model_type} pass more than "
-                "the residual to each other, so none can be left out",
-            )
-        expected = (frame.batch, frame.n_pos, spec.d_model)
+        _check_skip(machinery, start, prepared)
+        known = {"batch": frame.batch, "pos": frame.n_pos, "stream": spec.n_streams}
+        axes = bounds[-1].axes
+        expected = tuple(known.get(axis, spec.d_model) for axis in axes)
         if tuple(options.residual.shape) != expected:
             shape = tuple(options.residual.shape)
-            raise ShapeError("residual", shape, expected, ("batch", "pos", "d_model"))
-        tap = machinery.taps[Site(part="resid_pre", layer=start)]
-        trace.start = (tap, options.residual)
+            raise ShapeError("residual", shape, expected, axes)
+        trace.start = (machinery.taps[bounds[-1]], options.residual)
         trace.skipped = frozenset(machinery.blocks[:start])
 
 
@@ -435,9 +588,11 @@ def _set_logits(
     machinery: Machinery = spec.engine
     if not machinery.unembed:
         raise OptionError("logits_at", f"{spec.name} has no unembedding")
-    site = Site(part="ln_final_normalized", pos=options.logits_at)
+    site = Site(part="logits", pos=options.logits_at)
     sizes = {"pos": prepared.main.n_pos}
     axes = resolved(site, sizes, prepared.frames)
+    if any(axis.since is not None for axis in axes):
+        raise OptionError("logits_at", "a run generates no positions")
     kept = tuple(attrs.evolve(axis, dropped=False) for axis in axes)
     trace.logits_at = ((machinery.unembed, "in"), kept)
 
@@ -445,30 +600,33 @@ def _set_logits(
 def _reached(
     spec: ModelSpec, wanted: tuple[Site, ...], options: Options
 ) -> tuple[Site, ...]:
-    """Of every site, those that a run from one layer to another passes."""
-    start, stop = options.start_at_layer or 0, options.stop_at_layer
-    if stop is None and not start:
-        return wanted
+    """Of every site, those that a run passes as it was asked for."""
+    has_logits = options.logits_at is None
+    return tuple(
+        site
+        for site in wanted
+        if _passes(spec, site, options) and (has_logits or site.part != "logits")
+    )
+
+
+def _passes(spec: ModelSpec, site: Site, options: Options) -> bool:
+    """Tell whether a run from one layer to another passes a site."""
+    start, stop = options.start_at_layer, options.stop_at_layer
+    if site.stack:
+        return True
+    if site.layer is None:
+        is_before = site.part in {"embed", "pos_embed"}
+        return start is None if is_before else stop is None
     end = spec.n_layers if stop is None else stop
-    after = stop is None
-
-    def passed(site: Site) -> bool:
-        if site.stack:
-            return True
-        if site.layer is None:
-            return site.part in {"embed", "pos_embed"} or after
-        reaches = stop is not None and site.layer == stop and site.part == "resid_pre"
-        return start <= site.layer < end or reaches
-
-    return tuple(site for site in wanted if passed(site))
+    enters_end = site.layer == stop and site.part in ENTERING
+    return (start or 0) <= site.layer < end or enters_end
 
 
-def cache_of(
-    spec: ModelSpec, trace: Trace, *, offload: torch.device | str | None = None
-) -> ActivationCache:
+def cache_of(spec: ModelSpec, trace: Trace) -> ActivationCache:
     """Make a cache of what a run captured."""
     machinery: Machinery = spec.engine
     frame = trace.frames[""]
+    encoder = trace.frames.get("encoder", frame)
     whole = machinery.ordered(dict.fromkeys(site.whole for site in trace.captured))
     by_whole: dict[Site, list[Site]] = {}
     for site in trace.captured:
@@ -476,11 +634,12 @@ def cache_of(
     entries = {
         site: trace.captured[site][0] for held in whole for site in by_whole[held]
     }
-    cache = ActivationCache(
+    return ActivationCache(
         entries=entries,
         starts=frame.starts,
         stops=frame.stops,
+        encoder_starts=None if encoder is frame else encoder.starts,
+        encoder_stops=None if encoder is frame else encoder.stops,
         gated=spec.is_gated,
         receipts=trace.receipts(),
     )
-    return cache if offload is None else cache.to(offload)

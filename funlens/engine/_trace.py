@@ -22,9 +22,10 @@ from funlens.adapters import (
 from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
 from funlens.engine._backward import with_gradient
 from funlens.engine._edits import changed
+from funlens.engine._front import Cuts, cut, cuts_of, put_back
 from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
-from funlens.engine._where import Axis, selected, written
+from funlens.engine._where import WHOLE, Axis, Window, selected, written
 from funlens.errors import NeverActedError, NonFiniteError
 
 
@@ -49,6 +50,8 @@ class Trace:
         links: bool = False,
         finite: bool = False,
         forces_eager: bool = False,
+        grows: bool = False,
+        offload: torch.device | None = None,
     ) -> None:
         self.plan = plan
         self.machinery = machinery
@@ -57,11 +60,15 @@ class Trace:
         self.links = links
         self.finite = finite
         self.forces_eager = forces_eager
+        self.grows = grows
+        self.offload = offload
+        self.moved: tuple[Tensor, Tensor] | None = None
         self.offset = 0
         self.seen = 0
         self.start: tuple[Tap, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
         self.stop: Tap | None = None
+        self.visits: dict[Point, int] = {}
         self.shifts: Mapping[Point, tuple[int, ...]] = {}
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
         self.captured: dict[Site, list[Tensor]] = {}
@@ -72,7 +79,6 @@ class Trace:
         self.arrived: set[int] = set()
         self.finites: list[tuple[str, str, Tensor]] = []
         self.stashes: dict[str, Tensor] = {}
-        self.met: set[Site] = set()
         self.generators: dict[int, torch.Generator] = {}
 
     def wants(self, point: Point) -> bool:
@@ -92,9 +98,12 @@ class Trace:
     def begins(self, n_pos: int) -> None:
         """Find the window of positions of a forward, of one or of several."""
         is_whole = self.seen > 0 and n_pos == self.seen + 1 and n_pos > 1
-        self.met.clear()
+        if is_whole:  # without a cache of keys, all that was kept comes again
+            kept = self.captured.items()
+            self.captured = {site: held for site, held in kept if site.stack}
         self.offset = 0 if is_whole else self.seen
         self.seen = self.offset + n_pos
+        self.visits.clear()
 
     def skips(self, path: str) -> bool:
         """Tell whether a block is left out."""
@@ -106,18 +115,24 @@ class Trace:
             raw = self._started(*self.start, raw, seen)
         if point in self.shifts:
             raw = _shifted(raw, self.shifts[point])
+        visit = self._visit(point)
         for step in self.plan.acts.get(point, ()):
-            if step.tap.once:
-                if step.tap.site in self.met:
-                    continue
-                self.met.add(step.tap.site)
-            raw = self._step(step, raw, seen)
+            if step.tap.visit is None or step.tap.visit == visit:
+                raw = self._step(step, raw, seen)
         if self.logits_at is not None and point == self.logits_at[0]:
-            raw = selected(raw, self.logits_at[1], 0)
-        if self.stop is not None and point == self.stop.point:
-            tensor = output_of(raw, self.stop.index)
-            raise Stop(self._read(self.stop, tensor, seen))
+            raw = selected(raw, self.logits_at[1])
+        stop = self.stop
+        if stop is not None and point == stop.point and stop.visit in {None, visit}:
+            tensor = output_of(raw, stop.index)
+            raise Stop(self._read(stop, tensor, seen))
         return raw
+
+    def _visit(self, point: Point) -> int | None:
+        """Count how often a forward came to a point, where that can be often."""
+        if not self.machinery.has_visits:
+            return None
+        self.visits[point] = self.visits.get(point, -1) + 1
+        return self.visits[point]
 
     def _started(self, tap: Tap, residual: Tensor, raw: Any, seen: Seen) -> Any:
         """Give the residual that a run starts from, as the model would hold it."""
@@ -128,54 +143,86 @@ class Trace:
 
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
         tensor = output_of(raw, step.tap.index)
-        if step.rejoin:
-            was, mid, *outs = (self.stashes.pop(name) for name in step.rejoin)
-            added = outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
-            joined = unless_same(mid == was, tensor, mid + added)
-            return with_output(raw, joined, step.tap.index)
         value = self._read(step.tap, tensor, seen)
-        new = value
-        offset = self._offset(step.tap, value)
-        for edit in step.edits:
-            new = self._edited(edit, new, offset=offset)
-        new = self._linked(new) if self.links and step.keeps else new
-        passed = new
-        for edit in step.backward:
-            passed = self._turned(edit, passed, offset=offset)
-        if passed is not value or (self.links and step.keeps):
+        if step.rejoin:
+            values = (value, self._rejoined(step, value))
+            joined = self._write(step.tap, tensor, values, seen)
+            return with_output(raw, joined, step.tap.index)
+        window = self._window(step.tap, value)
+        new, passed = self._changed(step, value, window)
+        if passed is not value:
             changed_back = self._write(step.tap, tensor, (value, passed), seen)
             raw = with_output(raw, changed_back, step.tap.index)
         for keep in step.keeps:
-            part = selected(new, keep.where, offset)
+            shown, start = self._shown(step.tap, new, window)
+            part = selected(shown, keep.where, start)
             if part is not None:
                 self._keep(keep.site, part, in_place=step.tap.in_place)
         if step.stash:
             self.stashes[step.stash] = passed
-            self.stashes[f"{step.stash}.was"] = value
         return raw
 
-    def _linked(self, value: Tensor) -> Tensor:
-        """Make a value one that a gradient can be taken for."""
-        if value.requires_grad or not value.is_floating_point():
-            return value
-        return value.detach().requires_grad_()
+    def _changed(
+        self, step: Act, value: Tensor, window: Window
+    ) -> tuple[Tensor, Tensor]:
+        """Give what is kept of a value, and what the model goes on with."""
+        new = value
+        for edit in step.edits:
+            new = self._edited(edit, new, window=window)
+        if self.links and step.keeps:
+            new = _linked(new)
+        passed = new
+        for edit in step.backward:
+            passed = self._turned(edit, passed, window=window)
+        if self.links and step.tap.in_place and passed is not value:
+            passed = passed.clone()
+        return new, passed
+
+    def _rejoined(self, step: Act, value: Tensor) -> Tensor:
+        """Let a change within a block reach a sum that follows."""
+        was, moved, *outs = (self.stashes.pop(name) for name in step.rejoin)
+        added = outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
+        return unless_same(moved == was, value, moved + added)
 
     def _keep(self, site: Site, part: Tensor, *, in_place: bool) -> None:
-        part = part.clone() if in_place else part
-        self.captured.setdefault(site, []).append(part)
-        if not torch.compiler.is_compiling() and not part.is_inference():
-            self.versions.append((site, part, part._version))  # noqa: SLF001 -- torch has no public name for it
+        kept = part if self.offload is None else self._offloaded(part, self.offload)
+        if in_place and kept is part and not self.links:
+            kept = part.clone()
+        self.captured.setdefault(site, []).append(kept)
+        if not torch.compiler.is_compiling() and not kept.is_inference():
+            self.versions.append((site, kept, kept._version))  # noqa: SLF001 -- torch has no public name for it
 
-    def _offset(self, tap: Tap, value: Tensor) -> int:
-        """Find a window's first position; HuggingFace may unembed the last only."""
+    def _offloaded(self, part: Tensor, device: torch.device) -> Tensor:
+        """Move a tensor away now; one that two sites share moves once."""
+        if self.moved is None or self.moved[0] is not part:
+            self.moved = (part, part.to(device))
+        return self.moved[1]
+
+    def _window(self, tap: Tap, value: Tensor) -> Window:
+        """Find the first position and the first key that a value covers."""
+        if not self.seen or tap.site.stack:
+            return WHOLE
         if tap.all_keys:
-            return 0
-        if tap.site.part == "logits" and self.seen > self.frames[""].n_pos:
-            return self.seen - value.shape[1]
-        return self.offset
+            return (max(0, self.seen - value.shape[1]), 0)
+        if tap.site.axes[-1] == "key":
+            return (self.offset, max(0, self.seen - value.shape[-1]))
+        return (self.offset, 0)
 
-    def _edited(self, edit: Edit, value: Tensor, *, offset: int) -> Tensor:
-        old = selected(value, edit.where, offset)
+    def _shown(self, tap: Tap, value: Tensor, window: Window) -> tuple[Tensor, Window]:
+        """While generating: give what this step adds, with keys at their places."""
+        start, first = window
+        if not self.grows or tap.site.stack:
+            return value, window
+        if tap.all_keys:
+            added = slice(self.offset - start, self.seen - start)
+            return value[:, added].clone(), (self.offset, 0)  # a cache may be rewritten
+        if tap.site.axes[-1] == "key":
+            real = value[..., : self.seen - first]
+            return with_keys(tap.site, real, before=first), (start, 0)
+        return value, window
+
+    def _edited(self, edit: Edit, value: Tensor, *, window: Window) -> Tensor:
+        old = selected(value, edit.where, window)
         record, index = edit.record, edit.index
         if old is None or isinstance(record, Backward):
             return value
@@ -190,11 +237,11 @@ class Trace:
             self.squares[index] = square if before is None else before + square
         if self.finite:
             self.finites.append((where, str(record.site), torch.isfinite(new).all()))
-        return written(value, new, edit.where, offset=offset)
+        return written(value, new, edit.where, window=window)
 
-    def _turned(self, edit: Edit, value: Tensor, *, offset: int) -> Tensor:
+    def _turned(self, edit: Edit, value: Tensor, *, window: Window) -> Tensor:
         """Let an edit act on the gradient of a value, when it comes."""
-        old = selected(value, edit.where, offset)
+        old = selected(value, edit.where, window)
         record, index = edit.record, edit.index
         if old is None or not isinstance(record, Backward):
             return value
@@ -209,7 +256,7 @@ class Trace:
             return changed(inner, gradient, where=where, generator=noise)
 
         new = with_gradient(old, change)
-        return written(value, new, edit.where, offset=offset)
+        return written(value, new, edit.where, window=window)
 
     def _generator(self, index: int, record: Any) -> torch.Generator | None:
         if not isinstance(record, Noise):
@@ -221,7 +268,14 @@ class Trace:
     def _read(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
         """Give what a site shows of a tensor."""
         whole = self._whole(tap, tensor, seen)
-        return self._front(tap, whole) if tap.overhangs else whole
+        shown = self._front(tap, whole) if tap.overhangs else whole
+        return cut(shown, self._cuts(tap, shown))
+
+    def _cuts(self, tap: Tap, whole: Tensor) -> Cuts:
+        if not tap.front:
+            return ()
+        window = self.seen - self.offset
+        return cuts_of(tap.site, whole, window=window, seen=self.seen)
 
     def _whole(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
         batch = self.frames.get(tap.site.stack, UNKNOWN).batch or 1
@@ -259,8 +313,11 @@ class Trace:
         self, tap: Tap, tensor: Tensor, values: tuple[Tensor, Tensor], seen: Seen
     ) -> Tensor:
         value, new = values
+        if tap.front:
+            value = self._whole(tap, tensor, seen)
+            new = put_back(value, new, self._cuts(tap, value))
         if tap.side == "scale":
-            folded = (part.reshape(*tensor.shape[:-1], 1) for part in values)
+            folded = (part.reshape(*tensor.shape[:-1], 1) for part in (value, new))
             return with_scale(seen.module, tensor, *folded)
         if tap.side == "heads":
             moved = (new - value).sum(-2)
@@ -336,6 +393,22 @@ def _shifted(rows: Tensor, starts: tuple[int, ...]) -> Tensor:
     first = torch.tensor(starts, device=rows.device)[:, None]
     moved = (columns - first).clamp(min=0)[..., None]
     return every.gather(1, moved.expand_as(every))
+
+
+def with_keys(site: Site, value: Tensor, *, before: int = 0, after: int = 0) -> Tensor:
+    """Add keys that a row could not see: no attention, and the lowest scores."""
+    if not before and not after:
+        return value
+    is_scores = site.part.endswith("scores")
+    unseen = torch.finfo(value.dtype).min if is_scores else 0.0
+    return F.pad(value, (before, after), value=unseen)
+
+
+def _linked(value: Tensor) -> Tensor:
+    """Make a value that only what follows reads, so that a gradient means just that."""
+    if value.requires_grad or not value.is_floating_point():
+        return value.view_as(value)
+    return value.detach().requires_grad_()
 
 
 def _root(square: Tensor | None) -> Tensor:

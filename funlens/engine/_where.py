@@ -1,7 +1,7 @@
 """Where on a site an edit acts: reading a selection and writing it back."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from funlens.data import (
     POSITION_WORDS,
     Generated,
+    PerRow,
     Selection,
     Site,
     axis_of,
@@ -20,6 +21,10 @@ from funlens.data import (
 from funlens.engine._inputs import UNKNOWN, Frame
 
 Columns: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...]
+Window: TypeAlias = tuple[int, int]
+"""First position and first key that a value covers."""
+
+WHOLE: Final[Window] = (0, 0)
 
 
 @attrs.frozen(kw_only=True)
@@ -31,6 +36,7 @@ class Axis:
         found: Indices, or indices for each row.
         dropped: Whether the axis is left out of the value.
         moves: Whether the axis is a window that moves while generating.
+        holds_keys: Whether it is the window of keys, which has a start of its own.
         since: For generated positions: the first column of them.
         later: A selection on an axis whose length only the run tells.
     """
@@ -39,14 +45,16 @@ class Axis:
     found: Columns = ()
     dropped: bool = False
     moves: bool = False
+    holds_keys: bool = False
     since: int | None = None
     later: Selection | None = None
 
-    def inside(self, size: int, offset: int) -> Columns:
+    def inside(self, size: int, window: Window) -> Columns:
         """Give the indices within a window of the axis; empty if none is."""
         if self.later is not None:
-            return columns(self.later, size, site=str(self.later))
-        start = offset if self.moves else 0
+            rows = len(self.later.indices) if isinstance(self.later, PerRow) else 1
+            return columns(self.later, size, n_rows=rows, site=str(self.later))
+        start = window[self.holds_keys] if self.moves else 0
         if self.since is not None:
             return tuple(range(max(self.since - start, 0), size))
         if start == 0 and not self.moves:
@@ -55,19 +63,45 @@ class Axis:
 
 
 def _shifted(found: Columns, start: int, size: int) -> Columns:
-    rows = [row if isinstance(row, tuple) else (row,) for row in found]
-    moved = [tuple(c - start for c in row if 0 <= c - start < size) for row in rows]
-    if not all(moved):
-        return ()
-    if found and isinstance(found[0], tuple):
-        return tuple(moved)
-    return tuple(row[0] for row in moved)
+    """Move indices into a window; none of them where a row has not all of its own."""
+    if found and isinstance(found[0], int):
+        return tuple(
+            c - start for c in found if isinstance(c, int) and 0 <= c - start < size
+        )
+    rows = [tuple(c - start for c in row) for row in found if isinstance(row, tuple)]
+    is_inside = all(0 <= c < size for row in rows for c in row)
+    return tuple(rows) if is_inside else ()
+
+
+def are_apart(first: tuple[Axis, ...], second: tuple[Axis, ...]) -> bool:
+    """Tell whether two selections of one site surely share no place."""
+    theirs = {axis.at: axis for axis in second}
+    return any(
+        axis.at in theirs and _are_disjoint(axis, theirs[axis.at]) for axis in first
+    )
+
+
+def _are_disjoint(one: Axis, other: Axis) -> bool:
+    if one.since is not None or other.since is not None:
+        return one.since != other.since  # the prompt, and what comes after it
+    ours, theirs = _by_row(one.found), _by_row(other.found)
+    n_rows = max(len(ours), len(theirs))
+    pairs = zip(
+        ours * (n_rows // len(ours)), theirs * (n_rows // len(theirs)), strict=True
+    )
+    return all(mine.isdisjoint(other_row) for mine, other_row in pairs)
+
+
+def _by_row(found: Columns) -> list[set[int]]:
+    """Give the indices of each row; of the one row where all are alike."""
+    rows = [set(row) for row in found if isinstance(row, tuple)]
+    return rows or [{index for index in found if isinstance(index, int)}]
 
 
 def resolved(
     site: Site, sizes: Mapping[str, int], frames: Mapping[str, Frame]
 ) -> tuple[Axis, ...]:
-    """Turn a site's selection into indices, for the positions of one run.
+    """Turn a site's selection into indices, for the positions of one run, axis by axis.
 
     They come in the order of the axes.
 
@@ -84,30 +118,49 @@ def resolved(
         at = axis_of(site.part, word)
         axis = site.axes[at]
         frame = frames.get("encoder" if axis == "source" else site.stack, UNKNOWN)
-        moves = axis in {"pos", "query"}
+        holds_keys = axis == "key"
+        moves = holds_keys or axis in {"pos", "query"}
         if isinstance(chosen, Generated):
-            found.append(Axis(at=at, moves=moves, since=frame.n_pos))
+            since = frame.n_pos
+            found.append(Axis(at=at, moves=moves, holds_keys=holds_keys, since=since))
             continue
         dropped = drops_axis(chosen)
-        if not sizes[axis]:
+        # other keys may stand behind those of the positions
+        size = sizes[axis] or (frame.n_pos if axis == "key" else 0)
+        if not size:
             found.append(Axis(at=at, dropped=dropped, later=chosen))
             continue
         padded = word in POSITION_WORDS
         indices = columns(
             chosen,
-            sizes[axis],
+            size,
+            n_rows=frame.batch,
             site=str(site),
             starts=frame.starts if padded else None,
             stops=frame.stops if padded else None,
         )
-        found.append(Axis(at=at, found=indices, dropped=dropped, moves=moves))
-    return tuple(sorted(found, key=lambda axis: axis.at))
+        found.append(
+            Axis(
+                at=at,
+                found=indices,
+                dropped=dropped,
+                moves=moves,
+                holds_keys=holds_keys,
+            )
+        )
+    return tuple(sorted(found, key=_place))
 
 
-def selected(value: Tensor, where: tuple[Axis, ...], offset: int) -> Tensor | None:
+def _place(axis: Axis) -> int:
+    return axis.at
+
+
+def selected(
+    value: Tensor, where: tuple[Axis, ...], window: Window = WHOLE
+) -> Tensor | None:
     """Cut a selection out of a site's value; None where the window misses it."""
     for axis in where:
-        found = axis.inside(value.shape[axis.at], offset)
+        found = axis.inside(value.shape[axis.at], window)
         if not found:
             return None
         value = take(value, axis.at, found)
@@ -118,7 +171,7 @@ def selected(value: Tensor, where: tuple[Axis, ...], offset: int) -> Tensor | No
 
 
 def written(
-    value: Tensor, new: Tensor, where: tuple[Axis, ...], *, offset: int
+    value: Tensor, new: Tensor, where: tuple[Axis, ...], *, window: Window = WHOLE
 ) -> Tensor:
     """Give the site's value with another one at the selection, out of place."""
     if not where:
@@ -128,7 +181,7 @@ def written(
             new = new.unsqueeze(axis.at)
     mask: Tensor | None = None
     for axis in where:
-        found = axis.inside(value.shape[axis.at], offset)
+        found = axis.inside(value.shape[axis.at], window)
         here, back = _inverse(value, axis.at, found)
         new = take_back(new, axis.at, back)
         mask = here if mask is None else mask & here

@@ -151,6 +151,7 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(help="Draw tokens at random, with this seed.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Continue a text: greedily, or drawn at random with a seed."""
     text = continue_text(
@@ -160,6 +161,9 @@ def generate(
         seed=seed,
         do_sample=seed is not None,
     )
+    if as_json:
+        _print_json({"model": model, "prompt": prompt, "text": text, "seed": seed})
+        return
     typer.echo(text)
 
 

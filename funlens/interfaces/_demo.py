@@ -17,6 +17,7 @@ from funlens.engine import (
     run,
     run_with_cache,
 )
+from funlens.engine._progress import steps
 from funlens.errors import InputError
 
 PROMPT: Final = "When Mary and John went to the store, John gave a drink to"
@@ -355,7 +356,7 @@ def _patched(spec: ModelSpec, pair: _Pair) -> Patching:
 
     restored = [
         [restoring(layer, pos) for pos in range(corrupted.shape[1])]
-        for layer in range(spec.n_layers)
+        for layer in steps(range(spec.n_layers), "patching")
     ]
     shares = (torch.tensor(restored) - pair.corrupted_diff) / pair.gap
     written = to_str_tokens(spec, to_tokens(spec, pair.clean)[0])

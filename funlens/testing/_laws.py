@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from funlens.adapters import to_tokens, versions
 from funlens.data import ModelSpec
 from funlens.engine import run_with_cache
+from funlens.engine._progress import steps
 from funlens.errors import InputError
 from funlens.testing._laws_edits import (
     all_editable,
@@ -27,6 +28,7 @@ from funlens.testing._laws_sums import (
     writes_sum,
 )
 from funlens.testing._laws_transforms import slopes, vmap_loops
+from funlens.testing._laws_weights import processing
 from funlens.testing._subject import PADS, Certificate, LawResult, Subject
 
 _ROWS: Final = 2
@@ -48,14 +50,15 @@ def verify(
             spec's own copy of the structure without taps if left out.
 
     Returns:
-        A certificate with one row for each law. Costs two forwards for each site.
+        A certificate with one row for each law. Costs two forwards for each site, and
+        memory for a second set of weights.
     """
-    given = _inputs(spec, inputs)
+    given = example_inputs(spec, inputs)
     logits, cache = run_with_cache(spec, given)
     subject = Subject(
         spec=spec, inputs=given, untouched=untouched, cache=cache, logits=logits
     )
-    rows = [law(subject) for law in LAWS]
+    rows = [law(subject) for law in steps(LAWS, "laws")]
     return Certificate(
         model=spec.name,
         model_type=spec.model_type,
@@ -64,9 +67,10 @@ def verify(
     )
 
 
-def _inputs(
+def example_inputs(
     spec: ModelSpec, inputs: Mapping[str, Any] | Tensor | str | None
 ) -> Mapping[str, Any]:
+    """Make what a law is checked on: what was given, or random tokens."""
     if isinstance(inputs, Mapping):
         return inputs
     if isinstance(inputs, Tensor):
@@ -109,5 +113,6 @@ LAWS: Final[tuple[Callable[[Subject], LawResult], ...]] = (
     slopes,
     unchanged,
     stored,
+    processing,
 )
 """Every law that `verify` checks, in order."""

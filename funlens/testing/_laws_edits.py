@@ -8,13 +8,14 @@ from torch import Tensor
 from funlens.adapters import Machinery
 from funlens.data import Add, Patch, Scale, Set, Site, Zero
 from funlens.engine import run, run_with_cache
+from funlens.engine._progress import steps
 from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
 
 
 @torch.no_grad()
 def own_value(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
-    for info in subject.spec.sites:
+    for info in steps(subject.sites(), "own values"):
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         if info.read_only:
             continue
@@ -29,7 +30,7 @@ def own_value(subject: Subject) -> LawResult:
 def all_editable(subject: Subject) -> LawResult:
     generator = torch.Generator().manual_seed(1)
     found: dict[str, float] = {}
-    for info in subject.spec.sites:
+    for info in steps(subject.sites(), "edits"):
         base, cache = run_with_cache(subject.spec, subject.inputs, capture=[info.site])
         held = cache[info.site]
         known = dict(zip(info.axes, info.shape, strict=True))
@@ -68,7 +69,7 @@ def _moved(held: Tensor, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def neutral_edits(subject: Subject) -> LawResult:
     spec, inputs = subject.spec, subject.inputs
-    middle = Site(part="resid_pre", layer=spec.n_layers - 1)
+    middle = Site(part=subject.entering, layer=spec.n_layers - 1)
     base, _ = run_with_cache(spec, inputs, capture=[middle])
     zeros = torch.zeros(spec.d_model, dtype=spec.dtype, device=spec.device)
     once = run(spec, inputs, [Zero(middle)])
@@ -77,7 +78,7 @@ def neutral_edits(subject: Subject) -> LawResult:
         "scaling by 1": exactly(run(spec, inputs, [Scale(middle, 1.0)]), base),
         "zero twice": exactly(run(spec, inputs, [Zero(middle), Zero(middle)]), once),
     }
-    first = Site(part="resid_pre", layer=0)
+    first = Site(part=subject.entering, layer=0)
     edits = [Scale(first, 0.5), Scale(middle, 2.0)] if middle != first else []
     if edits:
         both = run(spec, inputs, edits)
@@ -89,14 +90,19 @@ def neutral_edits(subject: Subject) -> LawResult:
 def transplant(subject: Subject) -> LawResult:
     law = "a residual patched whole gives the other prompt's logits"
     spec = subject.spec
-    if not spec.engine.can_skip:
-        why = "blocks pass more than the residual to each other"
+    machinery: Machinery = spec.engine
+    scattered = machinery.arch.main.scattered  # one after the other nevertheless
+    why = machinery.arch.main.kinds[0].reads
+    why = why or ("" if scattered else machinery.why_no_skip(subject.inputs))
+    if why:
         return worst(law, {}, 0.0, why_not=why)
     other = _turned(subject)
     ends = _encoder_ends(subject)
     found: dict[str, float] = {}
     for layer in range(spec.n_layers):
-        site = Site(part="resid_pre", layer=layer)
+        site = Site(part=subject.entering, layer=layer)
+        if site not in subject.cache:
+            continue
         expected, cache = run_with_cache(spec, other, capture=[*ends, site])
         patches = [Patch(at, cache) for at in (*ends, site)]
         got = run(spec, subject.inputs, patches)
@@ -109,13 +115,15 @@ def restart(subject: Subject) -> LawResult:
     """Leaving the first layers out, given what they would have made."""
     law = "a run that starts at a layer, from its residual, gives the same"
     spec = subject.spec
-    if not spec.engine.can_skip:
-        why = "blocks pass more than the residual to each other"
+    machinery: Machinery = spec.engine
+    why = machinery.why_no_skip(subject.inputs)
+    if why:
         return worst(law, {}, 0.0, why_not=why)
-    begins = [Site(part="resid_pre", layer=layer) for layer in range(spec.n_layers)]
-    base, cache = run_with_cache(spec, subject.inputs, capture=begins)
+    begins = {at: Site(part=subject.entering, layer=at) for at in machinery.begins}
+    met = {at: site for at, site in begins.items() if site in subject.cache}
+    base, cache = run_with_cache(spec, subject.inputs, capture=tuple(met.values()))
     found: dict[str, float] = {}
-    for layer, site in enumerate(begins):
+    for layer, site in met.items():
         got = run(spec, subject.inputs, start_at_layer=layer, residual=cache[site])
         found[str(site)] = differ(got, base)
     return worst(law, found, subject.tolerance)

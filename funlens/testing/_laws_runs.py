@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from funlens.adapters import Machinery, output_of
 from funlens.data import Part, Site, Zero
@@ -25,7 +26,9 @@ def same_logits(subject: Subject) -> LawResult:
     more = {"use_cache": False} if machinery.arch.uncached else {}
     expected = output_of(module(**subject.inputs, **more))
     plain = run(subject.spec, subject.inputs)
-    kept, _ = run_with_cache(subject.spec, subject.inputs, capture=[Part("resid_post")])
+    kept, _ = run_with_cache(
+        subject.spec, subject.inputs, capture=[Part(subject.leaving)]
+    )
     found = {
         "run": exactly(plain, expected),
         "run_with_cache": exactly(kept, expected),
@@ -42,9 +45,15 @@ def batch(subject: Subject) -> LawResult:
         return worst(law, {}, 0.0, why_not=mixes)
     whole = run(spec, subject.inputs)
     found: dict[str, float] = {}
-    for row in range(whole.shape[0]):
-        alone = {name: held[row : row + 1] for name, held in subject.inputs.items()}
-        found[f"row {row}"] = differ(run(spec, alone), whole[row : row + 1])
+    n_rows = whole.shape[0] // spec.engine.rows
+    for row in range(n_rows):
+
+        def alone(held: Tensor, row: int = row) -> Tensor:
+            each = held.shape[0] // n_rows
+            return held[row * each : (row + 1) * each]
+
+        one = {name: alone(held) for name, held in subject.inputs.items()}
+        found[f"row {row}"] = differ(run(spec, one), alone(whole))
     return worst(law, found, subject.tolerance)
 
 
@@ -54,22 +63,27 @@ def padding(subject: Subject) -> LawResult:
     spec = subject.spec
     machinery: Machinery = spec.engine
     arch = machinery.arch
-    why_not = arch.mixes_rows or arch.unmasked or machinery.sees_padding
+    why_not = arch.mixes_rows or arch.maskless or machinery.sees_padding
     if why_not:
         return worst(law, {}, 0.0, why_not=why_not)
     tokens = subject.inputs["input_ids"]
     if spec.n_ctx is not None and tokens.shape[1] + PADS > spec.n_ctx:
         return worst(law, {}, 0.0, why_not="the input leaves no room for padding")
+    n_pos = tokens.shape[1]
     plain = run(spec, subject.inputs)
     found: dict[str, float] = {}
     for side in ("left", "right"):
         if side == "left" and _is_left_wrong(subject):
             continue
-        got = run(spec, padded(subject, side))
+        given = padded(subject, side)
+        mask = given.pop("attention_mask")
+        got = run(spec, given, attention_mask=mask)
+        expected = plain
         if got.shape != plain.shape:
-            real = slice(PADS, None) if side == "left" else slice(0, tokens.shape[1])
-            got = got[:, real]
-        found[side] = differ(got, plain)
+            real = slice(PADS, None) if side == "left" else slice(0, n_pos)
+            # others may stand in front
+            got, expected = got[:, -n_pos - PADS :][:, real], plain[:, -n_pos:]
+        found[side] = differ(got, expected)
     return worst(law, found, subject.tolerance)
 
 
@@ -89,7 +103,7 @@ def unchanged(subject: Subject) -> LawResult:
     state = torch.random.get_rng_state()
     versions = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
     held = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it
-    site = Site(part="resid_post", layer=0)
+    site = Site(part=subject.leaving, layer=0)
     run(spec, subject.inputs, [Zero(site)])
     after = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
     later = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it

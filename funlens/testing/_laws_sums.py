@@ -3,24 +3,36 @@
 from typing import Final
 
 import torch
+from attrs import evolve
 
 from funlens.adapters import Machinery, find, head_results
-from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
+from funlens.data import ENTERING, LEAVING
+from funlens.testing._subject import (
+    LawResult,
+    Subject,
+    differ,
+    exactly,
+    worst,
+)
 
 
 def blocks_join(subject: Subject) -> LawResult:
     machinery: Machinery = subject.spec.engine
     found: dict[str, float] = {}
-    why_not = "one layer"
+    why = "one layer"
     for stack, layer in subject.stacks():
         unjoined = machinery.stack(stack).unjoined
-        why_not = unjoined or why_not
-        if subject.has("resid_pre", layer + 1, stack) and not unjoined:
-            here = subject.at("resid_post", layer, stack)
-            found[f"{stack}{layer}"] = exactly(
-                here, subject.at("resid_pre", layer + 1, stack)
-            )
-    return worst("resid_post(l) == resid_pre(l + 1)", found, 0.0, why_not=why_not)
+        why = unjoined or why
+        for entering, leaving in zip(ENTERING, LEAVING, strict=True):
+            if subject.has(entering, layer + 1, stack) and not unjoined:
+                note = subject.note(entering, layer + 1, stack)
+                if note:
+                    why = note
+                    continue
+                here = subject.at(leaving, layer, stack)
+                after = subject.at(entering, layer + 1, stack)
+                found[f"{stack}{layer}"] = exactly(here, after)
+    return worst("what leaves a block enters the next", found, 0.0, why_not=why)
 
 
 _WRITERS: Final = ("attn_out", "ssm_out", "cross_out", "mlp_out", "dense_out")
@@ -31,6 +43,9 @@ def writes_sum(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
     notes: dict[str, None] = {}
     for stack, layer in subject.stacks():
+        if not subject.has("resid_post", layer, stack):
+            notes["blocks pass several streams on"] = None
+            continue
         note = subject.note("resid_post", layer, stack)
         if note:
             notes[note] = None
@@ -50,17 +65,18 @@ def writes_sum(subject: Subject) -> LawResult:
 
 def patterns(subject: Subject) -> LawResult:
     law = "pattern rows sum to 1, and see nothing later"
-    machinery: Machinery = subject.spec.engine
     found: dict[str, float] = {}
     for site, pattern in subject.cache.items():
         if site.part not in {"pattern", "cross_pattern"}:
             continue
         off = pattern.float().sum(-1) - 1
-        if machinery.taps[site].note:  # rows sum to less than 1
+        note = subject.note(site.part, site.layer or 0, site.stack)
+        if note:  # rows sum to less than 1
             off = off.clamp(min=0.0)
         found[f"sum {site}"] = float(off.abs().max())
         if subject.spec.is_causal and site.part == "pattern" and not site.stack:
-            found[f"later {site}"] = float(pattern.triu(1).abs().max())
+            own = pattern[..., : pattern.shape[-2]]  # others stand behind these
+            found[f"later {site}"] = float(own.triu(1).abs().max())
     return worst(law, found, subject.tolerance, why_not="no attention")
 
 
@@ -88,6 +104,8 @@ def heads_sum(subject: Subject) -> LawResult:
     for site, proj in subject.cache.items():
         if site.part != "attn_proj" or site.layer is None:
             continue
+        if evolve(site, part="head_result") not in machinery.taps:
+            continue  # its weight cannot be read
         z = subject.at("z", site.layer, site.stack)
         at = find(machinery.module, machinery.taps[site].path)
         if at is None:  # the taps were made from this module
@@ -97,4 +115,5 @@ def heads_sum(subject: Subject) -> LawResult:
         total = total if bias is None else total + bias
         found[str(site)] = differ(total, proj)
     law = "heads' results and the bias sum to attn_proj"
-    return worst(law, found, subject.tolerance, why_not="no attention")
+    why = "no attention, or its output weights cannot be read"
+    return worst(law, found, subject.tolerance, why_not=why)

@@ -26,7 +26,7 @@ def _vectors(subject: Subject) -> Tensor:
 
 def _steered(subject: Subject, vector: Tensor) -> Tensor:
     spec = subject.spec
-    site = Site(part="resid_pre", layer=spec.n_layers - 1, pos=-1)
+    site = Site(part=subject.entering, layer=spec.n_layers - 1, pos=-1)
     return run(spec, subject.inputs, [Add(site, vector)])
 
 
@@ -54,6 +54,8 @@ def slopes(subject: Subject) -> LawResult:
     refused = subject.spec.engine.arch.no_func
     if "Grad" in refused:
         return worst(law, {}, 0.0, why_not=refused["Grad"])
+    if subject.spec.dtype.itemsize < torch.float32.itemsize:
+        return worst(law, {}, 0.0, why_not="differences drown in this dtype's rounding")
     start, direction, _ = _vectors(subject)
     weight = torch.linspace(-1.0, 1.0, subject.logits.shape[-1]).to(start)
 

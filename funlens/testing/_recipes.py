@@ -1,14 +1,13 @@
 """Tiny random HuggingFace models of every architecture, built from their configs."""
 
-import difflib
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import attrs
 import torch
 from torch import Tensor, nn
 
+from funlens.errors import UnknownRecipeError, nearest
 from funlens.testing._recipes_causal import CAUSAL
 from funlens.testing._recipes_config import (
     N_EXPERTS,
@@ -59,22 +58,6 @@ _NOISE_STD: Final = 0.1
 
 # Recurrent layers overflow or die if these are drawn like matrices.
 _JITTERED: Final = frozenset({"A_log"})
-
-
-@attrs.frozen
-class UnknownRecipeError(LookupError):
-    """No recipe has this name."""
-
-    name: str
-    nearest: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """Say what was asked for, and the nearest names there are."""
-        near = ", ".join(self.nearest) or "nothing similar"
-        return (
-            f"there is no recipe named {self.name!r}. Nearest: {near}. "
-            "List the names with `recipe_names()`."
-        )
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -173,8 +156,7 @@ def _recipe_named(name: str) -> Recipe:
     """Look a recipe up."""
     rows = _by_name()
     if name not in rows:
-        near = difflib.get_close_matches(name, rows, n=8)
-        raise UnknownRecipeError(name, tuple(near))
+        raise UnknownRecipeError(name, nearest(name, rows))
     return rows[name]
 
 

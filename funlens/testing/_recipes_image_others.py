@@ -93,6 +93,7 @@ _TILED: Final = (
             "pixel_values": Noise((1, 4, 3, 16, 16)),
             "aspect_ratio_ids": Known((6,)),
             "aspect_ratio_mask": Known(((1, 1, 1, 1),)),
+            "cross_attention_mask": PerToken(((1, 1, 1, 1),)),
         },
         text={"cross_attention_layers": (1,), "num_hidden_layers": 3},
         vision={

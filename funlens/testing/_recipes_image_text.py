@@ -3,7 +3,7 @@
 from typing import Final
 
 from funlens.testing._recipes_causal import LLAMA4
-from funlens.testing._recipes_drawing import Known, Marks, Noise, Text
+from funlens.testing._recipes_drawing import Known, Marks, Noise, PerToken, Text
 from funlens.testing._recipes_image_rows import (
     FINE,
     GEMMA3_TEXT,
@@ -18,7 +18,7 @@ from funlens.testing._recipes_modal_sizes import IMAGE
 from funlens.testing._recipes_record import Recipe
 
 # The shared settings are enough.
-_PLAIN: Final = ("blip-2", "deepseek_vl", "llava", "ovis2", "paligemma")
+_PLAIN: Final = ("blip-2", "deepseek_vl", "llava", "ovis2")
 
 _GEMMA3: Final = {**PIXELS, "token_type_ids": Marks(IMAGE)}
 
@@ -153,7 +153,13 @@ _SEGMENTING: Final = (
     ),
     shown("got_ocr2", 4, PIXELS, vision=_SAM),
     shown("pp_chart2table", 4, PIXELS, vision=_SAM),
-    shown("unlimited_ocr", 7, PIXELS, vision=_TWO_TOWERS),
+    shown(
+        "unlimited_ocr",
+        7,
+        PIXELS,
+        text={"num_key_value_heads": 4},
+        vision=_TWO_TOWERS,
+    ),
 )
 
 _INTERN: Final = {"image_size": (16, 16), "patch_size": (4, 4)}
@@ -241,6 +247,7 @@ _PROJECTED: Final = (
         text={"num_key_value_heads": 4},
         vision=_PIXTRAL,
     ),
+    shown("paligemma", 4, {**PIXELS, "token_type_ids": PerToken(0)}),
     shown(
         "perception_lm",
         4,

@@ -25,7 +25,6 @@ _PYRAMID: Final = {
     "patch_sizes": (7, 3),
     "strides": (4, 2),
 }
-_REDUCED: Final = {**_PYRAMID, "sr_ratios": (2, 1)}
 _CVT: Final = {
     "attention_drop_rate": (0.0, 0.0),
     "cls_token": (False, True),

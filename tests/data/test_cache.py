@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +14,22 @@ from funlens.data import (
     Run,
     Site,
     SiteLike,
+    concatenate_caches,
     same_record,
 )
-from funlens.errors import SelectionError, SiteNotCachedError, SiteNotFoundError
+from funlens.errors import (
+    InputError,
+    SelectionError,
+    SiteNotCachedError,
+    SiteNotFoundError,
+)
 
 _PATTERN = torch.rand(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
 _RESID = torch.rand(3, 2, 6, 8, generator=torch.Generator().manual_seed(1))
 
 
 def small_cache(*, padded: bool = False) -> ActivationCache:
-    """Three layers of a stream and one pattern; the second row is padded by two."""
+    """Three layers of a stream and one pattern; padded, the second row lacks two."""
     stream = {Site(part="resid_post", layer=at): _RESID[at] for at in range(3)}
     return ActivationCache(
         entries={**stream, Site(part="pattern", layer=1): _PATTERN},
@@ -122,6 +129,205 @@ def test_rows_take_the_padding_along() -> None:
     assert ((2,), (6,)) == (second.starts, second.stops)
     assert torch.equal(_PATTERN[1:], second["pattern.1"])
     assert small_cache().rows(0, 1).starts is None
+
+
+def test_rows_narrow_a_selection_by_row() -> None:
+    """A cache of one row holds that row's own position."""
+    site = Part("resid_post")(0, pos=torch.tensor([1, 4]))
+    held = ActivationCache(entries={site: small_cache()[site]})
+    second = held.rows(1, 2)
+    expected = Part("resid_post")(0, pos=torch.tensor([4]))
+    assert [expected] == [*second]
+    assert torch.equal(_RESID[0][1:, 4], second[expected])
+
+
+@pytest.mark.parametrize("window", [(2, 3), (1, 1), (-1, -2)])
+def test_rows_that_are_not_there_are_refused(window: tuple[int, int]) -> None:
+    """An empty batch is a slip."""
+    with pytest.raises(InputError, match="rows"):
+        small_cache().rows(*window)
+
+
+def test_positions_are_cut_on_every_axis_that_has_them() -> None:
+    """Streams on one axis, patterns on both."""
+    cut = small_cache().positions(1, 4)
+    assert torch.equal(_RESID[1][:, 1:4], cut["resid_post.1"])
+    assert torch.equal(_PATTERN[:, :, 1:4, 1:4], cut["pattern.1"])
+    assert [*small_cache()] == [*cut]
+
+
+def test_positions_count_by_row_and_take_the_padding_off() -> None:
+    """The second row begins at its third column."""
+    cut = small_cache(padded=True).positions(1, 3)
+    expected = torch.stack([_RESID[0][0, 1:3], _RESID[0][1, 3:5]])
+    assert torch.equal(expected, cut["resid_post.0"])
+    expected = torch.stack([_PATTERN[0, :, 1:3, 1:3], _PATTERN[1, :, 3:5, 3:5]])
+    assert torch.equal(expected, cut["pattern.1"])
+    assert cut.starts is cut.stops is None
+    assert torch.equal(cut["resid_post.0"][:, 0], cut[Part("resid_post")(0, pos=0)])
+
+
+def test_positions_may_count_from_the_end() -> None:
+    """The last two real tokens of each row."""
+    cut = small_cache(padded=True).positions(-2, None)
+    assert torch.equal(_RESID[0][:, 4:], cut["resid_post.0"])
+
+
+def test_positions_of_rows_of_unequal_length_are_refused() -> None:
+    """All from the second on: five in one row, three in the other."""
+    with pytest.raises(SelectionError, match="another number"):
+        small_cache(padded=True).positions(1, None)
+    with pytest.raises(SelectionError, match="empty"):
+        small_cache().positions(6, 9)
+
+
+@pytest.mark.parametrize("pos", [-1, (0, 2), torch.tensor([1, 4])])
+def test_positions_of_what_is_held_at_some_are_refused(pos: Any) -> None:
+    """It cannot be said what is left of them."""
+    site = Part("resid_post")(0, pos=pos)
+    held = ActivationCache(entries={site: small_cache()[site]})
+    with pytest.raises(InputError, match="some positions"):
+        held.positions(0, 1)
+
+
+def two_stacks() -> ActivationCache:
+    """An encoder of five positions, three of them real in the second row."""
+    return ActivationCache(
+        entries={
+            Part("resid_post", "encoder")(0): _RESID[0][:, :5],
+            Part("cross_pattern")(1): _PATTERN[:, :, :4, :5],
+            Part("resid_post")(1): _RESID[1][:, :4],
+        },
+        encoder_starts=(0, 0),
+        encoder_stops=(5, 3),
+    )
+
+
+def test_each_stack_s_positions_count_by_its_own_padding() -> None:
+    """The encoder's, also where the decoder attends to them."""
+    cache = two_stacks()
+    last = torch.stack([_RESID[0][0, 4], _RESID[0][1, 2]])
+    assert torch.equal(last, cache[Part("resid_post", "encoder")(0, pos=-1)])
+    looked_at = torch.stack([_PATTERN[0, :, :4, 4], _PATTERN[1, :, :4, 2]])
+    assert torch.equal(looked_at, cache[Part("cross_pattern")(1, key=-1)])
+    assert torch.equal(_RESID[1][:, 3], cache[Part("resid_post")(1, pos=-1)])
+    assert ((0,), (3,)) == (
+        cache.rows(1, 2).encoder_starts,
+        cache.rows(1, 2).encoder_stops,
+    )
+
+
+def test_positions_are_the_main_stack_s() -> None:
+    """What an encoder had stays whole, with its padding."""
+    cut = two_stacks().positions(1, 3)
+    assert (2, 5, 8) == cut[Part("resid_post", "encoder")(0)].shape
+    assert torch.equal(_PATTERN[:, :, 1:3, :5], cut["cross_pattern.1"])
+    assert torch.equal(_RESID[1][:, 1:3], cut["resid_post.1"])
+    assert (5, 3) == cut.encoder_stops
+
+
+def test_without_a_batch_selections_mean_what_they_meant() -> None:
+    """One row, its axis taken off, looked up in every way."""
+    one = small_cache(padded=True).rows(1, 2)
+    bare = one.remove_batch_dim()
+    assert torch.equal(_RESID[0][1], bare["resid_post.0"])
+    for site in (
+        Part("resid_post")(0, pos=0),
+        Part("resid_post")(0, pos=slice(1, 3)),
+        Part("pattern")(1, head=2, query=-1),
+    ):
+        assert torch.equal(one[site][0], bare[site])
+    assert (3, 6, 8) == bare.stack(Part("resid_post")).shape
+
+
+def test_batch_of_several_is_not_taken_off() -> None:
+    """Nor one that is off already; and what needs a batch says so."""
+    with pytest.raises(InputError, match="2 rows"):
+        small_cache().remove_batch_dim()
+    bare = small_cache().rows(0, 1).remove_batch_dim()
+    for needs_batch in (
+        bare.remove_batch_dim,
+        lambda: bare.rows(0, 1),
+        lambda: bare.positions(0, 1),
+        lambda: concatenate_caches([bare, bare]),
+    ):
+        with pytest.raises(InputError, match="batch"):
+            needs_batch()
+
+
+def test_what_is_made_of_a_cache_leaves_it_alone() -> None:
+    """Each gives a new cache, and shares what two sites shared."""
+    sites = Part("resid_post")(0), Part("resid_pre")(1)
+    cache = ActivationCache(entries=dict.fromkeys(sites, _PATTERN))
+    for made in (
+        cache.rows(0, 1),
+        cache.rows(0, 1).remove_batch_dim(),
+        cache.to("cpu"),
+    ):
+        assert made is not cache
+        assert made[sites[0]] is made[sites[1]]
+    assert cache[sites[0]] is _PATTERN
+
+
+# concatenation
+
+
+def test_concatenated_rows_are_the_rows() -> None:
+    """Cut apart and put together again."""
+    cache = small_cache(padded=True)
+    again = concatenate_caches([cache.rows(0, 1), cache.rows(1, 2)])
+    assert [*cache] == [*again]
+    assert all(torch.equal(cache[site], again[site]) for site in cache)
+    assert (cache.starts, cache.stops) == (again.starts, again.stops)
+    assert [*cache.receipts, *cache.receipts] == [*again.receipts]
+
+
+def test_concatenated_with_a_padded_one_every_position_is_real() -> None:
+    """A cache without padding has all its positions."""
+    both = concatenate_caches([small_cache(), small_cache(padded=True)])
+    assert ((0, 0, 0, 2), (6, 6, 6, 6)) == (both.starts, both.stops)
+    assert concatenate_caches([small_cache(), small_cache()]).starts is None
+    stacks = concatenate_caches([two_stacks(), two_stacks()])
+    assert (5, 3, 5, 3) == stacks.encoder_stops
+
+
+def test_concatenated_selections_by_row_are_joined() -> None:
+    """Each row keeps its own position."""
+    site = Part("resid_post")(0, pos=torch.tensor([1, 4]))
+    held = ActivationCache(entries={site: small_cache()[site]})
+    both = concatenate_caches([held, held])
+    expected = Part("resid_post")(0, pos=torch.tensor([1, 4, 1, 4]))
+    assert [expected] == [*both]
+
+
+def test_padding_without_any_position_is_left_out() -> None:
+    """Where only single positions are held, nothing can be counted."""
+    padded = small_cache(padded=True)
+    site = Part("resid_post")(0, pos=-1)
+    held = ActivationCache(
+        entries={site: padded[site]}, starts=padded.starts, stops=padded.stops
+    )
+    assert concatenate_caches([held, held]).stops is None
+
+
+@pytest.mark.parametrize(
+    "caches",
+    [
+        [],
+        [ActivationCache(entries={})],
+        [small_cache(), small_cache().positions(0, 3)],
+        [small_cache(), ActivationCache(entries={Part("z")(0): _RESID[0]})],
+        [
+            ActivationCache(entries={Part("z")(0): _RESID[0]}),
+            ActivationCache(entries={Part("z")(0): _RESID[0].double()}),
+        ],
+    ],
+    ids=["none", "empty", "other lengths", "other sites", "other dtypes"],
+)
+def test_caches_that_do_not_fit_are_refused(caches: list[ActivationCache]) -> None:
+    """There must be rows, of one shape, at the same sites."""
+    with pytest.raises(InputError):
+        concatenate_caches(caches)
 
 
 def test_a_tensor_that_is_held_twice_moves_once() -> None:

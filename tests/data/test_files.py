@@ -15,13 +15,21 @@ from funlens.data import (
     to_xarray,
 )
 from funlens.errors import InputError, LoadError
-from tests.data.test_cache import small_cache
+from tests.data.test_cache import small_cache, two_stacks
 
 
-@pytest.mark.parametrize("padded", [False, True])
-def test_saved_and_loaded_is_equal(tmp_path: Path, padded: bool) -> None:
-    """Tensors, order, padding and receipts come back."""
-    cache = small_cache(padded=padded)
+@pytest.mark.parametrize(
+    "cache",
+    [
+        small_cache(),
+        small_cache(padded=True),
+        two_stacks(),
+        small_cache(padded=True).rows(1, 2).remove_batch_dim(),
+    ],
+    ids=["plain", "padded", "two stacks", "no batch"],
+)
+def test_saved_and_loaded_is_equal(tmp_path: Path, cache: ActivationCache) -> None:
+    """Tensors, order, padding, a missing batch and receipts come back."""
     save_cache(cache, tmp_path / "run.safetensors")
     again = load_cache(tmp_path / "run.safetensors")
     assert same_record(cache, again)
@@ -84,6 +92,8 @@ def test_xarray_has_axis_names() -> None:
     cache = small_cache()
     picked = ActivationCache(entries={site: cache[site]})
     assert ("batch", "query", "key") == to_xarray(picked)[str(site)].dims
+    bare = picked.rows(0, 1).remove_batch_dim()
+    assert ("query", "key") == to_xarray(bare)[str(site)].dims
     stacked = ActivationCache(entries={site: cache[site][None]})
     assert "edit" == to_xarray(stacked)[str(site)].dims[0]
     wrong = ActivationCache(entries={site: torch.zeros(1)})

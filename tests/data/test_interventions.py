@@ -193,6 +193,42 @@ def test_a_source_is_a_cache_or_a_tensor(unchecked: None) -> None:
             kind(Part("z")(0), cache)
 
 
+@pytest.mark.parametrize(
+    ("make", "fragment"),
+    [
+        (lambda: Add(_SITE, [1.0] * 8), "the vector of Add is a list"),
+        (lambda: Add(_SITE, 1.0), "the vector of Add is a float"),
+        (lambda: Add(_SITE, _VECTOR, scale=_VECTOR), "the scale of Add is a Tensor"),
+        (lambda: Mean(_SITE, 1.0), "the value of Mean is a float"),
+        (lambda: Set(_SITE, "1"), "the value of Set is a str"),
+        (lambda: Set(_SITE, True), "the value of Set is a bool"),
+        (lambda: Scale(_SITE, None), "the factor of Scale is a NoneType"),
+        (lambda: Project(_SITE, [1.0]), "the directions of Project is a list"),
+        (lambda: Interchange(_SITE, _ROWS, directions=1.0), "the directions of"),
+        (lambda: Clamp(_SITE), "no bound"),
+        (lambda: Clamp(_SITE, low=2.0, high=1.0), "no value lies between"),
+        (lambda: Clamp(_SITE, low=float("nan"), high=1.0), "no value lies between"),
+        (lambda: Clamp(_SITE, low="0"), "the low of Clamp is a str"),
+        (lambda: Noise(_SITE, std=-1.0, seed=0), "standard deviation"),
+        (lambda: Noise(_SITE, std=float("nan"), seed=0), "standard deviation"),
+        (lambda: Noise(_SITE, std=1.0, seed=0.5), "the seed of Noise is a float"),
+        (lambda: Apply(_SITE, 3), "the function of Apply is a int"),
+        (lambda: Splice(_SITE, torch.relu), "the module of Splice is a"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused(
+    unchecked: None, make: Callable[[], object], fragment: str
+) -> None:
+    """When the record is made, with the field's name, also without type checks."""
+    with pytest.raises(InputError, match=fragment):
+        make()
+
+
+def test_a_bound_may_be_the_other_bound() -> None:
+    """All values become one."""
+    assert 1.0 == Clamp(_SITE, low=1.0, high=1.0).low
+
+
 def test_vmap_over_a_record() -> None:
     """A record with stacked vectors is one record for each."""
 
@@ -218,6 +254,24 @@ def test_vmap_gives_records_back() -> None:
     assert same_record(Add(_SITE, _ROWS), edit)
     assert torch.equal(_ROWS, run.cache[_SITE])
     assert (3,) == run.cache.receipts[0].change.shape
+
+
+def test_a_cache_crosses_with_all_it_says() -> None:
+    """Padding of both stacks and a missing batch are no leaves, and come back."""
+    given = ActivationCache(
+        entries={_SITE.whole: _ROWS},
+        starts=(0, 1, 2),
+        stops=(3, 3, 3),
+        encoder_starts=(1, 1, 1),
+        encoder_stops=(4, 4, 5),
+        has_batch=False,
+        gated=True,
+    )
+
+    def same(cache: ActivationCache) -> ActivationCache:
+        return cache
+
+    assert same_record(given, torch.func.vmap(same)(given))
 
 
 def test_vmap_beside_numbers() -> None:

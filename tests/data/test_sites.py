@@ -18,6 +18,7 @@ from funlens.data import (
     Span,
     generated,
     to_sites,
+    transformer_lens_names,
 )
 from funlens.data._parts import SELECTED_AXES, TRANSFORMER_LENS, TRANSFORMER_LENS_MODEL
 from funlens.errors import SelectionError, SiteNotFoundError
@@ -236,3 +237,34 @@ def test_whole_and_axes() -> None:
     assert ("batch", "head", "query", "key") == site.axes
     whole = site.whole
     assert whole is whole.whole
+
+
+@pytest.mark.parametrize("layer", [True, 1.0, "1"])
+def test_a_layer_is_a_whole_number(unchecked: None, layer: Any) -> None:
+    """True is not layer 1, and 1.0 is not either."""
+    with pytest.raises(SelectionError, match="no int"):
+        Part("resid_pre")(layer)
+
+
+@pytest.mark.parametrize("word", ["scale", "normalized"])
+def test_a_short_name_of_two_hooks_is_refused(word: str) -> None:
+    """TransformerLens has `ln1.hook_scale` and `ln2.hook_scale`: neither is guessed."""
+    with pytest.raises(SiteNotFoundError) as caught:
+        to_sites((word, 1), n_layers=2)
+    assert (f"ln1_{word}", f"ln2_{word}") == caught.value.near
+
+
+def test_a_stack_s_part_in_all_layers_has_a_name() -> None:
+    """`str` of a part is read as that part."""
+    for part in (Part("resid_post"), Part("resid_post", "encoder")):
+        sites = to_sites(str(part), n_layers=2)
+        assert sites == to_sites(part, n_layers=2) == (part(0), part(1))
+
+
+def test_every_hook_of_transformer_lens_is_listed_once() -> None:
+    """With a gate and without one, each name with a site of its own."""
+    for gated in (False, True):
+        pairs = transformer_lens_names(2, gated=gated)
+        assert len(pairs) == len(dict(pairs)) == len({site for _, site in pairs})
+        for name, site in pairs:
+            assert site == Site.parse(name, gated=gated)

@@ -53,6 +53,19 @@ def test_pos_selection_changes_only_that_place(
     assert torch.equal(expected, got)
 
 
+@pytest.mark.parametrize("name", WITH_HEADS)
+@pytest.mark.parametrize("pos", [3, -1, torch.tensor([1, 4])])
+def test_head_at_a_position_changes_only_that_place(name: str, pos: Any) -> None:
+    """Two axes are left out; the value is `[batch, d_head]`."""
+    site, value = fl.z(0, head=1, pos=pos), torch.arange(8.0).view(2, 4)
+    columns = pos if isinstance(pos, torch.Tensor) else torch.tensor([pos, pos])
+    expected = kept(name, fl.z(0)).clone()
+    expected[torch.arange(2), columns, 1] = value
+    got = kept(name, fl.z(0), [fl.Set(site, value)])
+    assert torch.equal(expected, got)
+    assert torch.equal(value, kept(name, site, [fl.Set(site, value)]))
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "t5", "bert", "gptj"])
 def test_neuron_selection_changes_only_that_neuron(name: str) -> None:
     """Neurons are the last axis of mlp_post."""

@@ -99,6 +99,14 @@ def test_generate_goes_on_with_the_prompt() -> None:
     assert drawn[0] == drawn[1]
 
 
+def test_generate_tells_machines_what_it_was_asked() -> None:
+    """With `--json`: the text is what stands there without."""
+    given = ("generate", "builtin:tiny", "The", "--seed", "5")
+    found = json.loads(called(*given, "--json")[1])
+    assert called(*given)[1] == found.pop("text") + "\n"
+    assert {"model": "builtin:tiny", "prompt": "The", "seed": 5} == found
+
+
 @attrs.frozen
 class Row:
     """A stand-in for one law's row."""

@@ -17,6 +17,7 @@ from funlens.testing._recipes_multimodal import MULTIMODAL
 from funlens.testing._recipes_record import Recipe, Task
 
 VOCAB: Final = 32
+ATTENTION_ATOL: Final = 1e-4  # sums in another order, in float32 and through layers
 
 # One of each way to be shown something, and of each head; the rest are run by
 # `nox -s architectures`.
@@ -172,6 +173,18 @@ def test_equal_seeds_give_equal_bits(name: str) -> None:
             second = list(floats_in(again(**tiny_inputs(name))))
     assert all(map(torch.equal, built(name).parameters(), again.parameters()))
     assert same(first, second)
+
+
+@every_recipe
+def test_eager_attention_gives_the_same(name: str) -> None:
+    """What HuggingFace chooses by itself agrees with attention written out."""
+    given = tiny_inputs(name)
+    eager = tiny_hf_model(name, attn_implementation="eager")
+    with torch.no_grad():
+        first = next(floats_in(eager(**given)))
+    torch.testing.assert_close(
+        first, outputs_of(name, given)[0], atol=ATTENTION_ATOL, rtol=ATTENTION_ATOL
+    )
 
 
 @every_recipe

@@ -1,0 +1,57 @@
+"""The device: MPS only where the environment allows it."""
+
+import os
+from typing import Any, Final
+
+import torch
+
+from funlens.errors import OptionError
+
+MPS_VARIABLE: Final = "FUNLENS_ALLOW_MPS"
+_STRATEGIES: Final = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def chosen_device(asked: torch.device | str | None) -> torch.device:
+    """Choose a device; MPS only where the environment allows it."""
+    allows_mps = os.environ.get(MPS_VARIABLE) == "1"
+    if asked is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        has_mps = allows_mps and torch.backends.mps.is_available()
+        return torch.device("mps" if has_mps else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        problem = f"{asked!r} is no device"
+        raise OptionError(
+            option="device", problem=problem, near=("cpu", "cuda", "cuda:1")
+        ) from error
+    if device.type == "mps" and not allows_mps:
+        problem = f"MPS gives wrong numbers in places; set {MPS_VARIABLE}=1 to allow it"
+        raise OptionError(option="device", problem=problem, near=("cpu", "cuda"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device", "torch finds no CUDA device here", ("cpu",))
+    return device
+
+
+def check_device_map(asked: Any, device: torch.device | str | None) -> None:
+    """Refuse a map beside a device, an unknown word, and MPS without permission."""
+    if asked is not None and device is not None:
+        problem = "`device_map` says where already; give one of them"
+        raise OptionError(option="device", problem=problem)
+    if asked in _STRATEGIES:
+        if not torch.cuda.is_available() and torch.backends.mps.is_available():
+            chosen_device("mps")  # what accelerate would choose
+        return
+    targets: list[Any] = list(getattr(asked, "values", lambda: [asked])())
+    for target in targets:
+        if isinstance(target, str | torch.device) and target != "disk":
+            _check_target(target)
+
+
+def _check_target(target: str | torch.device) -> None:
+    try:
+        chosen_device(target)
+    except OptionError as error:
+        near = ("cpu", "cuda:0", "disk", *_STRATEGIES)
+        raise OptionError("device_map", error.problem, near) from error

@@ -1,0 +1,133 @@
+"""The figures: each has a name, a function that measures it, and a bound.
+
+Another figure is another row of `FIGURES`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import torch
+
+import funlens as fl
+from tests.benchmarks._memory import peak
+from tests.benchmarks._models import subject
+from tests.benchmarks._timing import programs, ratio, times
+
+
+@attrs.frozen(kw_only=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        name: What is measured, in one line.
+        measure: Gives the number.
+        bound: What it must reach.
+        is_least: Whether the bound is the least value; else it is the most.
+    """
+
+    name: str
+    measure: Callable[[], float]
+    bound: float
+    is_least: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a value reaches the bound."""
+        return value >= self.bound if self.is_least else value <= self.bound
+
+
+def plain() -> float:
+    """Time a run with no interventions against the bare forward."""
+    small = subject()
+    return ratio(lambda: fl.run(small.spec, small.tokens), small.forward())
+
+
+def constant() -> float:
+    """Give what a plain run adds to the forward of a tiny model, in ms."""
+    tiny = subject(n_layer=2, n_embd=64, n_head=2)
+    ours, theirs = times(
+        lambda: fl.run(tiny.spec, tiny.tokens), tiny.forward(), repeats=200
+    )
+    return (ours - theirs) * 1e3
+
+
+def residuals() -> float:
+    """Time a run that keeps the stream against HuggingFace's hidden states."""
+    small, sites = subject(), [fl.resid_pre, fl.resid_post]
+
+    def ours() -> Any:
+        return fl.run_with_cache(small.spec, small.tokens, capture=sites)
+
+    return ratio(ours, small.forward(output_hidden_states=True))
+
+
+def every_site() -> float:
+    """Time a run that keeps every site against all that HuggingFace can give."""
+    small, eager = subject(), subject(attention="eager")
+    theirs = eager.forward(output_hidden_states=True, output_attentions=True)
+    return ratio(lambda: fl.run_with_cache(small.spec, small.tokens), theirs)
+
+
+def steered() -> float:
+    """Time a steered generation against HuggingFace's."""
+    small = subject()
+    edits = [fl.Add(fl.resid_post(6), 0.01 * torch.ones(small.spec.d_model))]
+    mask = torch.ones_like(small.tokens)
+    options = {
+        "max_new_tokens": 20,
+        "min_new_tokens": 20,
+        "do_sample": False,
+        "pad_token_id": 0,
+    }
+
+    def ours() -> Any:
+        return fl.generate(small.spec, small.tokens, edits, **options)
+
+    def theirs() -> Any:
+        return small.module.generate(small.tokens, attention_mask=mask, **options)
+
+    return ratio(ours, theirs, repeats=5)
+
+
+def imports() -> float:
+    """Time `import funlens` against `import torch`."""
+    return programs("import funlens", "import torch")
+
+
+def extra_memory(n_layer: int) -> float:
+    """Give the peak that one kept residual adds, over that tensor's own bytes.
+
+    The vocabulary is small, so that the peak lies in the blocks.
+    """
+    sized = subject(n_layer=n_layer, n_embd=64, n_head=2, vocab_size=64)
+    site = fl.resid_post(0)
+
+    def keep() -> fl.Run:
+        return fl.run_with_cache(sized.spec, sized.tokens, capture=[site])
+
+    own = keep().cache[site].nbytes
+    return (peak(keep) - peak(sized.forward())) / own
+
+
+def memory() -> float:
+    """Give the most of 2 and of 8 layers: one, whatever the depth."""
+    return max(extra_memory(2), extra_memory(8))
+
+
+FIGURES: Final = (
+    Figure(name="run / bare HuggingFace forward", measure=plain, bound=1.02),
+    Figure(name="run - bare HuggingFace forward, ms", measure=constant, bound=0.3),
+    Figure(name="residuals / output_hidden_states", measure=residuals, bound=1.02),
+    Figure(
+        name="every site / eager, hidden states, attentions",
+        measure=every_site,
+        bound=1.25,
+    ),
+    Figure(name="steered generate / HuggingFace generate", measure=steered, bound=1.05),
+    Figure(name="import funlens / import torch", measure=imports, bound=1.2),
+    Figure(
+        name="extra peak of one residual kept / its own bytes",
+        measure=memory,
+        bound=1.0,
+    ),
+)

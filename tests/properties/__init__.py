@@ -1,0 +1,1 @@
+"""Laws over drawn sites, selections and lists of interventions."""
