@@ -216,6 +216,13 @@ LAYOUTS: Final[tuple[Architecture, ...]] = (
     _BLT,
     _XLM,
     evolve(_XLM, when={}, is_causal=False, unpadded=""),
+    evolve(
+        _XLM,
+        model_types=("flaubert",),
+        when={"pre_norm": False},
+        is_causal=False,
+        unpadded="",
+    ),
     _REFORMER,
     _XLNET,
     evolve(_XLNET, when={}, is_causal=False, maskless=""),
