@@ -2,6 +2,7 @@
 
 `batch` examples · `pos` token position · `query`, `key` positions of attention ·
 `head` query heads · `kv_head` key and value heads · `d_model` residual width ·
+`stream` streams of a model that carries several ·
 `d_head` · `d_mlp` · `vocab` · `layer` blocks · `expert` · `choice` chosen experts ·
 `one` an axis of size one · `row`, `mid`, `column`, `rank` axes of a factored matrix.
 """

@@ -162,3 +162,13 @@ def test_the_wheel_carries_its_data() -> None:
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
         path.name for path in model.iterdir()
     }
+
+
+@pytest.mark.parametrize("state", ["enable", "disable"])
+def test_import_leaves_the_collector_as_it_was(state: str) -> None:
+    """Collection pauses while funlens is imported, and only then."""
+    program = f"import gc; gc.{state}(); import funlens; print(gc.isenabled())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert str(state == "enable") == done.stdout.strip()

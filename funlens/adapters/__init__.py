@@ -16,10 +16,12 @@ from funlens.adapters._language import (
     Attention,
     Block,
     Experts,
+    Front,
     Fused,
     Mixer,
     Mlp,
     Path,
+    Rounds,
     Stack,
 )
 from funlens.adapters._load import load
@@ -27,6 +29,7 @@ from funlens.adapters._load_config import ContextLengthWarning
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._norms import NormForm, form_of
 from funlens.adapters._offload import is_offloaded
+from funlens.adapters._outputs import Head, output_of, with_output
 from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
 from funlens.adapters._registry import from_module, replaced, sites, supported
@@ -52,6 +55,7 @@ from funlens.adapters._transforms import (
 )
 from funlens.adapters._tree import Sizes, find
 from funlens.adapters._views import (
+    AsIs,
     BeforeSink,
     EveryRow,
     Half,
@@ -103,6 +107,7 @@ __all__ = [
     "ARCHITECTURES",
     "Active",
     "Architecture",
+    "AsIs",
     "Attention",
     "BeforeSink",
     "Binder",
@@ -112,8 +117,10 @@ __all__ = [
     "Encoded",
     "EveryRow",
     "Experts",
+    "Front",
     "Fused",
     "Half",
+    "Head",
     "HeadPart",
     "Heads",
     "Machinery",
@@ -125,6 +132,7 @@ __all__ = [
     "Path",
     "Point",
     "QK",
+    "Rounds",
     "Scaled",
     "Seen",
     "Sizes",
@@ -178,6 +186,7 @@ __all__ = [
     "load",
     "matrix_at",
     "norm_scale",
+    "output_of",
     "padding_mask",
     "processed",
     "refusal",
@@ -200,6 +209,7 @@ __all__ = [
     "tracr_outputs",
     "unless_same",
     "versions",
+    "with_output",
     "weights_of",
     "with_scale",
     "with_weights",

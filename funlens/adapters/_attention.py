@@ -10,6 +10,7 @@ from funlens.adapters._active import ACTIVE, Active, Seen
 from funlens.adapters._inside import Inside
 
 ATTENTION: Final = "funlens"
+EAGER_ATTENTION: Final = "funlens_eager"  # with the masks that eager attention has
 
 
 def attend(
@@ -77,9 +78,13 @@ def _additive(
 
 
 def register_attention() -> None:
-    """Make the name `funlens` known to transformers; twice is once."""
+    """Make funlens's names known to transformers; twice is once."""
     from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 
-    AttentionInterface.register(ATTENTION, attend)
     masks: Any = masking_utils
-    AttentionMaskInterface.register(ATTENTION, masks.sdpa_mask)
+    for name, mask in (
+        (ATTENTION, masks.sdpa_mask),
+        (EAGER_ATTENTION, masks.eager_mask),
+    ):
+        AttentionInterface.register(name, attend)
+        AttentionMaskInterface.register(name, mask)

@@ -4,6 +4,8 @@ from typing import Final
 
 from attrs import evolve
 
+from funlens.adapters._families_barts import BARTS
+from funlens.adapters._families_berts import BERTS
 from funlens.adapters._families_common import (
     AFTER_NORM,
     PARALLEL,
@@ -13,8 +15,12 @@ from funlens.adapters._families_common import (
     causal,
     with_attention,
 )
+from funlens.adapters._families_encoders import ENCODERS
+from funlens.adapters._families_layouts import LAYOUTS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
+from funlens.adapters._families_seq2seq import SEQ2SEQ
+from funlens.adapters._families_streams import STREAMS
 from funlens.adapters._language import (
     Architecture,
     Attention,
@@ -111,6 +117,8 @@ _LLAMAS: Final = (
             "granite",
             "granitemoe",
             "granitemoeshared",
+            "granite_speech",
+            "granite_speech_plus",
         ),
         main=Stack(block=_GRANITE, embed_multiplier="embedding_multiplier"),
     ),
@@ -201,7 +209,7 @@ _DEEPSEEK: Final = (
     Architecture(
         model_types=("deepseek_v32",),
         main=Stack(block=_SPARSE_LATENT),
-        unpadded="its indexer chooses padded positions too",
+        sees_padding="its indexer chooses padded positions too",
     ),
     # its layers share what an indexer chose
     causal("glm_moe_dsa", block=evolve(_SPARSE_LATENT, can_skip=False)),
@@ -225,16 +233,13 @@ _GPT_NEO: Final = Architecture(
             attention=(
                 Attention(path="attn.attention", added="/attn", has_rotary=False),
             ),
-            extras=1,
         ),
         pos_embed="wpe",
     ),
 )
 _GPTJ: Final = Architecture(
     model_types=("gptj",),
-    main=Stack(
-        block=evolve(_GPT2_BLOCK, attention=(SELF,), ln2="", parallel=True, extras=1)
-    ),
+    main=Stack(block=evolve(_GPT2_BLOCK, attention=(SELF,), ln2="", parallel=True)),
 )
 
 _BY_GROUP: Final = evolve(SELF, fused=Fused(path="query_key_value", by_group=True))
@@ -295,7 +300,6 @@ _BLOOM: Final = Architecture(
                     has_rotary=False,
                 ),
             ),
-            extras=1,
             mid=("out", "self_attention"),
             mlp=(Mlp(path="mlp", added="dense_4h_to_h"),),
         ),
@@ -307,7 +311,6 @@ _BLOOM: Final = Architecture(
 _FALCON_BLOCK: Final = evolve(
     _NEOX_BLOCK,
     attention=(evolve(_BY_GROUP, path="self_attention"),),
-    extras=1,
 )
 _FALCON_PARALLEL: Final = evolve(_FALCON_BLOCK, ln2="", parallel=True)
 _FALCON: Final = (
@@ -343,155 +346,28 @@ _FALCON: Final = (
     ),
 )
 
+_FALCON_ALIBI: Final = tuple(
+    evolve(
+        table,
+        when={**table.when, "alibi": True},
+        no_func={
+            "Jvp": "forward mode needs eager attention, which with ALiBi gives other "
+            "scores here than SDPA"
+        },
+    )
+    for table in _FALCON
+)
+
 _MPT: Final = Architecture(
     model_types=("mpt",),
     main=Stack(
         block=Block(
             ln1="norm_1",
             attention=(evolve(SELF, fused=Fused(path="Wqkv"), has_rotary=False),),
-            extras=1,
             ln2="norm_2",
             mlp=(Mlp(path="ffn", added="down_proj"),),
         ),
     ),
-)
-
-_BERT_BLOCK: Final = Block(
-    attention=(
-        Attention(
-            path="attention.self",
-            o="/attention.output.dense",
-            added="/attention.output.dense",
-            has_rotary=False,
-        ),
-    ),
-    mid=("out", "attention.output"),
-    mlp=(
-        Mlp(
-            path="intermediate",
-            up="dense",
-            down="/output.dense",
-            added="/output.dense",
-        ),
-    ),
-    stream_norm=True,
-)
-_BERT_STACK: Final = Stack(
-    block=_BERT_BLOCK,
-    pos_embed="embeddings.position_embeddings",
-    ln_final="",
-)
-_BERT_PRE_NORM: Final = evolve(
-    _BERT_BLOCK,
-    ln1=("attention.ln", "attention.LayerNorm", "attention.self_attn_layer_norm"),
-    ln2=("ln", "intermediate.LayerNorm", "LayerNorm"),
-    stream_norm=False,
-)
-_BERTS: Final = (
-    Architecture(
-        model_types=(
-            "bert",
-            "bert-generation",
-            "big_bird",
-            "electra",
-            "ernie",
-            "rembert",
-            "roc_bert",
-            "roformer",
-        ),
-        main=_BERT_STACK,
-        is_causal="is_decoder",
-    ),
-    Architecture(
-        model_types=("camembert", "data2vec-text", "roberta", "xlm-roberta", "xmod"),
-        main=_BERT_STACK,
-        is_causal="is_decoder",
-        first_position="pad_token_id",
-    ),
-    Architecture(
-        model_types=("megatron-bert",),
-        main=evolve(_BERT_STACK, block=_BERT_PRE_NORM, ln_final="encoder.ln"),
-        is_causal="is_decoder",
-    ),
-    Architecture(
-        model_types=("roberta-prelayernorm", "xlm-roberta-xl"),
-        main=evolve(
-            _BERT_STACK,
-            block=_BERT_PRE_NORM,
-            ln_final=("LayerNorm", "encoder.LayerNorm"),
-        ),
-        is_causal="is_decoder",
-        first_position="pad_token_id",
-    ),
-)
-
-_BART_BLOCK: Final = Block(
-    attention=(Attention(path="self_attn", has_rotary=False),),
-    cross=(Attention(path="encoder_attn", has_rotary=False),),
-    mid=("out", "self_attn_layer_norm"),
-    mlp=(Mlp(),),
-    stream_norm=True,
-)
-_BART_PRE_NORM: Final = evolve(
-    _BART_BLOCK,
-    ln1="self_attn_layer_norm",
-    mid=None,
-    ln2="final_layer_norm",
-    stream_norm=False,
-)
-_DECODER: Final = Stack(
-    blocks=("decoder.layers", "layers"),
-    block=_BART_BLOCK,
-    pos_embed=("decoder.embed_positions", "embed_positions"),
-    ln_final="",
-)
-_BARTS: Final = (
-    Architecture(
-        model_types=("bart", "blenderbot-small", "marian", "mvp", "plbart", "trocr"),
-        main=_DECODER,
-    ),
-    Architecture(
-        model_types=("blenderbot", "mbart", "pegasus", "whisper", "biogpt", "xglm"),
-        main=evolve(
-            _DECODER,
-            block=_BART_PRE_NORM,
-            ln_final=("decoder.layer_norm", "layer_norm"),
-        ),
-    ),
-)
-
-
-def _t5_block(*, last: int) -> Block:
-    """A block of a stack whose MLP is its `last` sublayer."""
-    return Block(
-        ln1="layer.0.layer_norm",
-        attention=(Attention(path="layer.0.SelfAttention", has_rotary=False),),
-        ln_cross="layer.1.layer_norm",
-        cross=(Attention(path="layer.1.EncDecAttention", has_rotary=False),),
-        can_skip=False,
-        mid=("in", f"layer.{last}"),
-        ln2=f"layer.{last}.layer_norm",
-        mlp=(Mlp(path=f"layer.{last}.DenseReluDense"),),
-    )
-
-
-_T5: Final = Architecture(
-    model_types=("t5",),
-    biased_masks=True,
-    main=Stack(
-        blocks="decoder.block",
-        block=_t5_block(last=2),
-        embed="decoder.embed_tokens",
-        ln_final="decoder.final_layer_norm",
-    ),
-    others={
-        "encoder": Stack(
-            blocks="encoder.block",
-            block=_t5_block(last=1),
-            embed="encoder.embed_tokens",
-            ln_final="encoder.final_layer_norm",
-        )
-    },
 )
 
 ARCHITECTURES: Final[tuple[Architecture, ...]] = (
@@ -503,13 +379,17 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *_NEOX,
     *_OPT,
     _BLOOM,
+    *_FALCON_ALIBI,
     *_FALCON,
     _MPT,
-    *_BERTS,
-    *_BARTS,
-    _T5,
+    *BERTS,
+    *ENCODERS,
+    *BARTS,
+    *SEQ2SEQ,
     *RECURRENT,
     *RARE,
+    *STREAMS,
+    *LAYOUTS,
     *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

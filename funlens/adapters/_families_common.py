@@ -1,7 +1,9 @@
 """Blocks that many families share, for the tables."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+import torch
 from attrs import evolve
 
 from funlens.adapters._language import (
@@ -38,6 +40,22 @@ SANDWICH: Final = evolve(
 )
 AFTER_NORM: Final = evolve(SANDWICH, ln1="", ln2="", mid=("in", "mlp"))
 PARALLEL: Final = evolve(PRE_NORM, ln2="", parallel=True)
+ROUTED: Final[Mapping[str, str]] = dict.fromkeys(
+    ("Vmap", "Grad", "Jvp"), "each run of its routers sets the weights' own dtype anew"
+)
+BANDED: Final[Mapping[str, str]] = dict.fromkeys(
+    ("attn_scores", "pattern"), "each block of queries sees the keys beside it only"
+)
+
+
+def sparse(module: Any) -> str:
+    """Tell whether BigBird's attention is sparse."""
+    if module.config.attention_type == "original_full":
+        return ""
+    return (
+        "its sparse attention makes no pattern, and gives way to another for short "
+        "inputs. Build it with `attention_type='original_full'`"
+    )
 
 
 def causal(*model_types: str, block: Block = PRE_NORM) -> Architecture:
@@ -48,3 +66,23 @@ def with_attention(block: Block, **words: object) -> Block:
     """Give a block whose every attention has other words."""
     changed = tuple(evolve(attention, **words) for attention in block.attention)
     return evolve(block, attention=changed)
+
+
+def casts(module: Any) -> str:
+    """Tell whether a run would change the dtype of the routers' own weights."""
+    wanted = getattr(torch, module.config.router_dtype)
+    routers = [part for part in module.modules() if hasattr(part, "expert_capacity")]
+    if all(router.classifier.weight.dtype == wanted for router in routers):
+        return ""
+    return (
+        f"its first run casts the routers' weights to {wanted}, and they are yours. "
+        "Run it once before you hand it over"
+    )
+
+
+def draws(module: Any) -> str:
+    """Tell whether routers cast weights, or draw from the global generator."""
+    policy = module.config.second_expert_policy
+    if policy == "all":
+        return casts(module)
+    return f"its routers draw random numbers: `second_expert_policy` is {policy!r}"

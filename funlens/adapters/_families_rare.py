@@ -25,6 +25,24 @@ _GEMMA4: Final = evolve(
     unsummed="each layer ends with a scalar that multiplies the stream",
 )
 
+_INDEXED: Final = evolve(
+    PRE_NORM,
+    attention=(
+        evolve(
+            SELF,
+            path="self_attn",
+            q="q_b_proj",
+            kv="kv_b_proj",
+            q_latent="q_a_layernorm",
+            kv_latent="kv_a_layernorm",
+            asks_by_name=True,
+            has_rotary=False,
+            changes=_GATED,
+        ),
+    ),
+    can_skip=False,
+)
+
 RARE: Final[tuple[Architecture, ...]] = (
     Architecture(
         model_types=("openai-gpt",),
@@ -110,7 +128,6 @@ RARE: Final[tuple[Architecture, ...]] = (
             mlp=(Experts(path="mlp", router=""),),
             unsummed=_SCALED,
             can_skip=False,
-            extras=1,
         ),
     ),
     Architecture(
@@ -174,28 +191,11 @@ RARE: Final[tuple[Architecture, ...]] = (
         ),
         no_func={"Vmap": "it counts the tokens of each expert"},
     ),
-    causal(
-        "axk2",
-        "dots3_note",
-        "dots3_note_text",
-        block=evolve(
-            PRE_NORM,
-            attention=(
-                evolve(
-                    SELF,
-                    path="self_attn",
-                    q="q_b_proj",
-                    kv="kv_b_proj",
-                    q_latent="q_a_layernorm",
-                    kv_latent="kv_a_layernorm",
-                    asks_by_name=True,
-                    has_rotary=False,
-                    changes=_GATED,
-                ),
-            ),
-            can_skip=False,
-        ),
+    evolve(
+        causal("axk2", block=_INDEXED),
+        sees_padding="its indexer chooses among the padding behind the text too",
     ),
+    causal("dots3_note", "dots3_note_text", block=_INDEXED),
     Architecture(
         model_types=("minimax_m3_vl_text",),
         main=Stack(
@@ -205,21 +205,6 @@ RARE: Final[tuple[Architecture, ...]] = (
             )
         ),
         unpadded="its indexer chooses blocks by column, not by position",
-    ),
-    Architecture(
-        model_types=("bigbird_pegasus",),
-        main=Stack(
-            blocks="decoder.layers",
-            block=Block(
-                ln1="self_attn_layer_norm",
-                attention=(evolve(_PLAIN, asks_by_name=True),),
-                cross=(Attention(path="encoder_attn", has_rotary=False),),
-                ln2="final_layer_norm",
-                mlp=(Mlp(),),
-            ),
-            pos_embed="decoder.embed_positions",
-            ln_final="decoder.layernorm_embedding",
-        ),
     ),
 )
 """Tables that share little with others."""

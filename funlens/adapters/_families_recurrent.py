@@ -34,14 +34,18 @@ _MIXER: Final = Mixer(
     path=("mamba", "mixer", "linear_attn", "conv", "temporal_block"), parts=_PARTS
 )
 _HYBRID: Final = evolve(PRE_NORM, mixer=(_MIXER,))
-_GATED_QUERY: Final = evolve(
-    SELF, gated_query=True, changes="a gate multiplies the mixed heads"
-)
+_GATED: Final = "a gate multiplies the mixed heads"
+_GATED_QUERY: Final = evolve(SELF, gated_query=True, changes=_GATED)
 _MAMBA: Final = Block(ln1="norm", mixer=(_MIXER,))
 _DELTA: Final = Mixer(path="self_attn", needs="forget_gate", parts=_PARTS)
 _LATENT: Final = evolve(
-    SELF, kv="kv_b_proj", q_latent="q_a_layernorm", kv_latent="kv_a_layernorm"
+    SELF,
+    kv="kv_b_proj",
+    q_latent="q_a_layernorm",
+    kv_latent="kv_a_layernorm",
+    needs="kv_b_proj",
 )
+_LATENT_HYBRID: Final = evolve(PRE_NORM, attention=(_LATENT,), mixer=(_DELTA,))
 
 
 def _rescales(module: Any) -> str:
@@ -64,12 +68,13 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
     causal(
         "lfm3",
         block=evolve(
-            with_attention(_HYBRID, changes="a gate multiplies the mixed heads"),
+            with_attention(_HYBRID, changes=_GATED),
             ln1_post="post_operator_norm",
             ln2_post="post_ffn_norm",
         ),
     ),
     causal(
+        "nemo_speechlm",
         "nemotron_h",
         block=Block(
             ln1="norm",
@@ -120,15 +125,8 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
             block=(evolve(_HYBRID, needs="linear_attn", attention=()), AFTER_NORM)
         ),
     ),
-    causal(
-        "kimi_linear",
-        "bailing_hybrid",
-        block=evolve(
-            PRE_NORM,
-            attention=(evolve(_LATENT, needs="kv_b_proj"),),
-            mixer=(_DELTA,),
-        ),
-    ),
+    causal("kimi_linear", block=_LATENT_HYBRID),
+    causal("bailing_hybrid", block=with_attention(_LATENT_HYBRID, changes=_GATED)),
     causal(
         "minimax",
         block=evolve(
@@ -175,7 +173,7 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
         refusal=_rescales,
         main=Stack(
             block=Block(
-                start="pre_ln",
+                start=("out", "pre_ln"),
                 ln1="ln1",
                 mixer=(Mixer(path="attention", o="output"),),
                 ln2="ln2",
@@ -184,7 +182,6 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
                         path="feed_forward", up="key", gate="", gate_up="", down="value"
                     ),
                 ),
-                extras=2,
             )
         ),
         unpadded=_NO_MASK,

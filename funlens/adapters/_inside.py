@@ -1,5 +1,6 @@
 """Inside a module: its softmax, its products and its projections, seen as they run."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -33,7 +34,7 @@ class Inside(TorchFunctionMode):
         """Let the run look before and after."""
         del types
         kwargs = kwargs or {}
-        if func in _SOFTMAX:
+        if func in _SOFTMAX and _is_last(args, kwargs):
             args = (self._act("scores", args[0]), *args[1:])
             return self._act("pattern", func(*args, **kwargs))
         if func in _PRODUCT and args[0].ndim == 4:  # noqa: PLR2004 -- batch head query key
@@ -52,3 +53,9 @@ class Inside(TorchFunctionMode):
         if not self.active.wants(point):
             return raw
         return self.active.act(point, raw, self.seen)
+
+
+def _is_last(args: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a softmax runs along the last axis, as one over keys does."""
+    dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+    return dim in (-1, args[0].ndim - 1)

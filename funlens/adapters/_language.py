@@ -8,8 +8,8 @@ a path that is not there is left out. A path that begins with `/` starts at the 
 where it would start at the part otherwise.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import attrs
 from torch import nn
@@ -31,7 +31,10 @@ from funlens.adapters._spelling import (
 )
 
 Path: TypeAlias = str | tuple[str, ...]
+Layout: TypeAlias = Literal["bpd", "pbd", "bdp"]
+"""Axes of a tensor: `b` rows, `p` positions, `d` widths."""
 Place: TypeAlias = tuple[Literal["in", "out"], Path]
+"""What enters or leaves a module."""
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +83,15 @@ class Attention:
         changes: What happens to queries, keys or values between projection and mixing,
             so that `z == pattern @ v` does not hold; empty where nothing does.
         changed_in_place: Whether the family changes its projections in place.
+        layout: Order of rows, positions and widths in what the projections give, if it
+            is another than in what they are given.
+        again: Whether the projections are used again, for what is no token of the
+            stack; the first use counts.
+        times: How many times as many heads are mixed as attend.
+        merged: Whether the encoder's keys and values stand behind its own ones.
         repeats_keys: Whether keys are repeated for each query head before rotation.
+        given: The input without which it does not run.
+        more_keys: What stands behind the positions' own keys, where something does.
         hidden: Sites that cannot be met on this family, and why.
     """
 
@@ -104,7 +115,13 @@ class Attention:
     lossy: str = ""
     changes: str = ""
     changed_in_place: bool = False
+    layout: Layout | None = None
+    again: bool = False
+    times: int = 1
+    merged: bool = False
     repeats_keys: bool = False
+    given: str = ""
+    more_keys: str = ""
     hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
@@ -121,6 +138,7 @@ class Mlp:
         down: Last projection.
         added: Module whose output the block adds; the MLP itself if empty.
         changed_in_place: Whether the family later adds to that output in place.
+        hidden: Sites that cannot be met on this family, and why.
     """
 
     path: Path = ""
@@ -131,6 +149,7 @@ class Mlp:
     down: Path = DOWN
     added: Path = ""
     changed_in_place: bool = False
+    hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen(kw_only=True)
@@ -160,9 +179,9 @@ class Mixer:
 
     Attributes:
         path: The module.
-        o: Its output projection, below it.
+        o: Its output projection, below it; empty where it has none.
         needs: What tells this alternative from others, below it.
-        parts: Inner sites, and where each is met: `"in"` or `"out"` of a path.
+        parts: Inner sites, and where each is met.
         added: Module whose output the block adds; the mixer itself if empty.
         multiplier: As for a block, of this part alone.
     """
@@ -181,15 +200,19 @@ class Block:
 
     Attributes:
         needs: What tells this kind of layer from the stack's others.
-        start: Module whose output the stream begins with, instead of the block's input.
+        given: The input without which it does not run.
+        start: Where the stream enters, if that is not the block's input.
+        end: Where it leaves, if that is not the block's output.
         ln1: Norm before attention.
         attention: Self-attention.
         mixer: A recurrence or convolution, instead of attention or beside it.
         ln1_post: Norm of what attention returns, before it is added.
         ln_cross: Norm before the attention over an encoder's output.
         cross: Attention over an encoder's output.
-        mid: Module that the stream between attention and MLP enters or leaves, as
-            `("in", path)` or `("out", path)`, where it is not the input of `ln2`.
+        mid: Where the stream between attention and MLP is, if that is not the input
+            of `ln2`.
+        cross_mid: Module that it leaves instead, where a block also attends to an
+            encoder.
         ln2: Norm before the MLP.
         mlp: The MLP or the mixture.
         beside: A dense MLP beside a mixture, whose output is added as well.
@@ -197,20 +220,30 @@ class Block:
         parallel: Whether attention and MLP read the same stream.
         stream_norm: Whether norms stand on the stream itself, as in BERT.
         multiplier: Config field or number that multiplies what is added.
-        extras: How many values a block returns after the residual.
         can_skip: Whether blocks pass nothing but the residual to each other.
+        streams: How a block passes several streams on, where it does: their axis is
+            `"inner"` before the last, `"flat"` in the last, or comes `"first"`, or
+            others stand `"behind"` the main one's positions. Then nothing is added to
+            one residual stream.
+        reads: What a block depends on beside the stream that enters it.
+        stream_changes: Whether the model changes the stream in place afterwards.
+        unjoined: Why what leaves a block is not what enters the next.
         unsummed: Why what a block adds is not the difference of its streams.
+        hidden: Sites that cannot be met on this family, and why.
     """
 
     needs: Path = ""
-    start: Path = ""
+    given: str = ""
+    start: Place | None = None
+    end: Place | None = None
     ln1: Path = ""
     attention: tuple[Attention, ...] = ()
     mixer: tuple[Mixer, ...] = ()
     ln1_post: Path = ""
     ln_cross: Path = ""
     cross: tuple[Attention, ...] = ()
-    mid: tuple[Literal["in", "out"], str] | None = None
+    mid: Place | None = None
+    cross_mid: Path = ""
     ln2: Path = ""
     mlp: tuple[Mlp | Experts, ...] = ()
     beside: tuple[Mlp, ...] = ()
@@ -218,9 +251,28 @@ class Block:
     parallel: bool = False
     stream_norm: bool = False
     multiplier: str | float = ""
-    extras: int = 0
     can_skip: bool = True
+    streams: Literal["", "inner", "flat", "first", "behind"] = ""
+    reads: str = ""
+    stream_changes: bool = False
+    unjoined: str = ""
     unsummed: str = ""
+    hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+@attrs.frozen(kw_only=True)
+class Rounds:
+    """Lists of blocks that run several times in one forward: one layer each time.
+
+    Attributes:
+        lists: The lists, below the model's body.
+        order: Which of them each round runs, from the config.
+        between: Why what leaves a round is not what enters the next.
+    """
+
+    lists: tuple[str, ...]
+    order: Callable[[Any], Sequence[int]]
+    between: str
 
 
 @attrs.frozen(kw_only=True)
@@ -228,31 +280,72 @@ class Stack:
     """Blocks in a row.
 
     Attributes:
-        blocks: The list of blocks, below the model's body.
+        blocks: The list of blocks, below the model's body; a `*` within a path stands
+            for every child whose name fits.
         block: What a block looks like, or its kinds; the first counts whose needs are
             there.
+        halves: Layers that stand within one block of HuggingFace's, in order, where
+            those are several.
+        scattered: Whether blocks are no modules: the list of blocks tells how many
+            they are, paths start at the body, and `{layer}` stands for a layer's
+            number and `{before}` for that of the one before.
+        rounds: How blocks run, where they run several times.
         embed: Module whose output is the token embedding, as it enters the sum; the
             model's own input embedding if empty.
         embed_multiplier: Config field that multiplies the embedding afterwards.
         embed_changes: Whether the model changes the embedding in place afterwards.
         pos_embed: Learned positions.
         ln_final: Norm after the last block.
+        counts_tokens: Whether the model itself finds each token's position, from what
+            is not padding, so that padded rows need no help.
+        unjoined: Why a block may begin with something else than the one before gave.
+        layout: Order of rows, positions and widths in what its blocks pass on.
+        embed_layout: Their order in its embeddings.
+        overhangs: Whether the model adds positions behind the tokens', which no site
+            shows.
         config: Field of the config that describes this stack, where there are several.
+        same_positions: Whether its positions are the main stack's.
     """
 
     blocks: Path = BLOCKS
-    block: Block | tuple[Block, ...]
+    block: Block | tuple[Block, ...] = ()
+    halves: tuple[Block, ...] = ()
+    scattered: bool = False
+    rounds: Rounds | None = None
     embed: Path = ""
     embed_multiplier: str = ""
     embed_changes: bool = False
     pos_embed: Path = ""
+    counts_tokens: bool = False
     ln_final: Path = LN_FINAL
+    unjoined: str = ""
+    layout: Layout = "bpd"
+    embed_layout: Layout = "bpd"
+    overhangs: bool = False
     config: str = ""
+    same_positions: bool = False
 
     @property
     def kinds(self) -> tuple[Block, ...]:
         """The kinds of blocks; what concerns all of them stands in the first."""
-        return (self.block,) if isinstance(self.block, Block) else self.block
+        if isinstance(self.block, Block):
+            return (self.block,)
+        return self.block or self.halves
+
+
+@attrs.frozen
+class Front:
+    """What a model puts in front of the positions it is given.
+
+    It is left out of every site, so that position 0 is the first token's.
+
+    Attributes:
+        what: What that is.
+        given: The input without which nothing stands there; empty where it always does.
+    """
+
+    what: str
+    given: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -261,7 +354,8 @@ class Architecture:
 
     Attributes:
         model_types: HuggingFace's names of it.
-        when: Values of config fields under which this table is the right one.
+        when: Values of config fields under which this table is the right one; None
+            for one that is not set.
         main: The main stack: of two, the decoder.
         others: The stacks beside it: an encoder, a vision or audio tower.
         body: Path of the model's body, where HuggingFace's `base_model` is not it.
@@ -276,9 +370,26 @@ class Architecture:
         mixes_rows: Why a row of HuggingFace's own model depends on the others.
         no_func: Transforms of `torch.func` (`Vmap`, `Grad`, `Jvp`) that HuggingFace's
             own code cannot pass, and why.
+        shifts: Whether HuggingFace's model makes the decoder's inputs from the
+            encoder's where none are given.
+        front: What the model puts in front of the positions it is given.
+        codebooks: Config field that tells how many rows of ids are one row.
+        keeps_cache: Whether it computes other bits without its cache, so that runs
+            have one too.
+        maskless: Why HuggingFace's own model cannot be told what is padding.
         unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
-        first_position: Config field of the number after which positions are counted;
-            from 0 without one.
+        sees_padding: Why real positions are a little different beside padding, as
+            HuggingFace's own are.
+        refit: What is done to the private copy before anything else, so that each
+            layer is a module of its own, and is called.
+        row_padding: Why a classifier of rows reads another position where a row is
+            padded, as HuggingFace's own does.
+        unread: Why a classifier of rows reads no queries, keys and values of the last
+            layer.
+        uncached: Why HuggingFace's model gives other logits with its cache on, which
+            runs have off.
+        first_position: The number from which positions are counted, or the config
+            field of the number after which they are.
         sizes: Config fields that are not called as usual.
         plain: Classes of modules with an autograd function of their own, which
             `torch.func` cannot pass, and the function of the same modelling file that
@@ -296,7 +407,17 @@ class Architecture:
     refusal: Callable[[nn.Module], str] | None = None
     mixes_rows: str = ""
     no_func: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    shifts: bool = False
+    front: Front | None = None
+    codebooks: str = ""
+    keeps_cache: bool = False
+    maskless: str = ""
     unpadded: str = ""
-    first_position: str = ""
+    sees_padding: str = ""
+    refit: Callable[[nn.Module], None] | None = None
+    row_padding: str = ""
+    unread: str = ""
+    uncached: str = ""
+    first_position: str | int = 0
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
     plain: Mapping[str, str] = attrs.field(factory=dict[str, str])

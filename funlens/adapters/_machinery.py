@@ -11,8 +11,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters._language import Architecture
+from funlens.adapters._language import Architecture, Stack
 from funlens.adapters._offload import execution_device, is_offloaded
+from funlens.adapters._outputs import Head
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
 from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._tree import find
@@ -55,7 +56,8 @@ class Machinery:
         shapes: Axes and sizes of each site.
         blocks: Paths of the main stack's blocks.
         embed: Path of the token embedding; empty without one.
-        unembed: Path of what maps the stream to logits; empty without one.
+        unembed: Path of what maps the stream to logits of words; empty without one.
+        head: What the head makes of the stream.
         attention: Name of the attention implementation that it came with.
         watched: Attention modules that do not ask transformers for a function.
         centered: Classes of norms that subtract the mean.
@@ -69,6 +71,7 @@ class Machinery:
     blocks: tuple[str, ...]
     embed: str
     unembed: str
+    head: Head
     attention: str
     watched: frozenset[str]
     centered: frozenset[type]
@@ -85,6 +88,10 @@ class Machinery:
         """The table."""
         return self.binder.arch
 
+    def stack(self, name: str) -> Stack:
+        """The words for one stack; the empty name is the main one's."""
+        return self.arch.others[name] if name else self.arch.main
+
     @property
     def config(self) -> Any:
         """HuggingFace's config of the main stack."""
@@ -93,13 +100,74 @@ class Machinery:
     @property
     def first_position(self) -> int:
         """The number that counted positions start from."""
-        field = self.arch.first_position
-        return int(getattr(self.config, field)) + 1 if field else 0
+        told = self.arch.first_position
+        return told if isinstance(told, int) else int(getattr(self.config, told)) + 1
+
+    @property
+    def rows(self) -> int:
+        """How many rows of ids are one row of the stream."""
+        field = self.arch.codebooks
+        return int(getattr(self.config, field)) if field else 1
 
     @property
     def can_skip(self) -> bool:
-        """Whether blocks of the main stack pass nothing but the stream on."""
-        return self.arch.main.kinds[0].can_skip
+        """Whether blocks of the main stack can be left out of a run."""
+        return not self.why_no_skip({})
+
+    def in_front(self, given: Mapping[str, object]) -> str:
+        """Say what stands in front of the positions of some inputs."""
+        front = self.arch.front
+        if front is None or (front.given and given.get(front.given) is None):
+            return ""
+        return front.what
+
+    def why_no_skip(self, given: Mapping[str, object]) -> str:
+        """Say why no block can be left out of a run; empty where some can.
+
+        Args:
+            given: The inputs of the run.
+        """
+        main = self.arch.main
+        if main.scattered:
+            return "its blocks are no modules"
+        if main.rounds is not None:
+            return "its blocks run several times"
+        front = self.in_front(given)
+        if front:
+            return f"{front} stand in front of the positions it is given"
+        if not main.kinds[0].can_skip:
+            return "its blocks pass more than the residual to each other"
+        return ""
+
+    @property
+    def begins(self) -> tuple[int, ...]:
+        """Layers with which a block of HuggingFace's begins."""
+        before = ("", *self.blocks)
+        pairs = enumerate(zip(before, self.blocks, strict=False))
+        return tuple(layer for layer, (last, block) in pairs if last != block)
+
+    @cached_property
+    def has_visits(self) -> bool:
+        """Whether some sites are met in one of a module's several runs."""
+        return any(tap.visit is not None for tap in self.taps.values())
+
+    @property
+    def shifts(self) -> bool:
+        """Whether the model makes a decoder's inputs itself where none are given."""
+        return self.arch.shifts or self.head in {"sequences", "tokens"}
+
+    @property
+    def unpadded(self) -> str:
+        """Why padding on the left is wrong in HuggingFace's own model."""
+        reads_first = self.head == "sequences" and not self.binder.is_causal
+        told = "its classifier reads the first column" if reads_first else ""
+        return self.arch.unpadded or told
+
+    @property
+    def sees_padding(self) -> str:
+        """Why real positions are not quite what they would be without padding."""
+        told = self.arch.row_padding if self.head == "sequences" else ""
+        return self.arch.sees_padding or told
 
     @property
     def dtype(self) -> torch.dtype:
@@ -153,6 +221,11 @@ class Machinery:
     @cached_property
     def _order(self) -> Mapping[Site, int]:
         return {site: at for at, site in enumerate(self.taps)}
+
+    @cached_property
+    def asks_inputs(self) -> bool:
+        """Whether some sites are only met with a certain input."""
+        return any(tap.given for tap in self.taps.values())
 
     def ordered(self, sites: Iterable[Site]) -> list[Site]:
         """Sort whole sites by the order of the forward pass."""
@@ -214,7 +287,7 @@ class Machinery:
         return put_taps(
             bare_copy(self.module, replaced),
             taps,
-            blocks=dict.fromkeys(self.blocks, self.arch.main.kinds[0].extras),
+            blocks=self.blocks if self.can_skip else (),
             eager=eager,
             watched=self.watched,
             plain=self.arch.plain,

@@ -43,7 +43,8 @@ def acting_weight(module: nn.Module) -> Tensor:
     layer: Any = module
     for name in _adapters(module):
         weight = weight + layer.get_delta_weight(name)
-    found: Tensor = weight
+    is_wide = isinstance(_base(module), nn.Conv1d)  # a convolution of width 1
+    found: Tensor = weight.squeeze(-1) if is_wide else weight
     return found
 
 

@@ -1,6 +1,6 @@
 """From a HuggingFace module to a spec."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
 from itertools import chain
 from typing import Any, Final, Literal
@@ -8,16 +8,25 @@ from typing import Any, Final, Literal
 import attrs
 from torch import nn
 
-from funlens.adapters._attention import ATTENTION, register_attention
+from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION, register_attention
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
-from funlens.adapters._language import Architecture
+from funlens.adapters._language import Architecture, Stack
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._outputs import Head, head_of, labels_of
 from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
 from funlens.adapters._tokenizer import check_bos, tokenizer_in
-from funlens.adapters._tree import Sizes, features, find, path_of
-from funlens.adapters._views import is_centered
+from funlens.adapters._tree import (
+    Sizes,
+    features,
+    find,
+    first,
+    lists_of,
+    path_of,
+    subconfig,
+)
+from funlens.adapters._views import AS_IS, is_centered
 from funlens.data import AXES, BosPolicy, ModelSpec, Site, SiteInfo
 from funlens.errors import (
     InputError,
@@ -28,6 +37,7 @@ from funlens.errors import (
 
 _GROUP: Final = "funlens.architectures"
 _KNOWN_ATTENTION: Final = ("sdpa", "eager")
+_OUR_ATTENTION: Final = (ATTENTION, EAGER_ATTENTION)
 
 
 def supported() -> tuple[str, ...]:
@@ -44,10 +54,8 @@ def _table_for(config: Any) -> Architecture:
     model_type = str(getattr(config, "model_type", ""))
     found = [table for table in _tables() if model_type in table.model_types]
     for table in found:
-        missing = object()
         if all(
-            getattr(config, field, missing) == value
-            for field, value in table.when.items()
+            getattr(config, name, None) == told for name, told in table.when.items()
         ):
             return table
     if found:
@@ -89,27 +97,28 @@ def from_module(
     check_bos(bos)
     text = tokenizer_in(tokenizer)
     inner = _unwrapped(module)
-    arch = adapter or _table_for(inner.config)
+    arch = _fitting(adapter or _table_for(inner.config), inner)
     refusal = arch.refusal(inner) if arch.refusal else ""
     if refusal:
         raise UnsupportedConfigError(inner.config.model_type, refusal, "")
     register_attention()
     register_experts()
     skeleton = bare_copy(inner)
+    if arch.refit:
+        arch.refit(skeleton)
     binder = _bound(arch, skeleton)
     taps = {tap.site: tap for tap in taps_of(binder)}
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
-    if unembed or not _is_body(skeleton):
-        site = Site(part="logits")
-        sizes = {"vocab": _n_logits(skeleton, unembed, binder)}
-        taps[site] = Tap(site=site, path="", side="out", sizes=sizes)
+    head = head_of(skeleton, unembed=unembed)
+    taps.update({tap.site: tap for tap in _head_taps(binder, head, unembed)})
     machinery = Machinery(
         module=skeleton,
         binder=binder,
         taps=taps,
         blocks=blocks_of(binder, arch.main),
         embed=binder.below_body(arch.main.embed) or binder.embed,
-        unembed=unembed,
+        unembed=unembed if head == "words" else "",
+        head=head,
         attention=_attention_of(binder.config, skeleton),
         watched=_watched(skeleton, taps.values()),
         centered=_centered(skeleton, taps.values(), binder.width),
@@ -118,9 +127,26 @@ def from_module(
     return spec if text is tokenizer else attrs.evolve(spec, processor=tokenizer)
 
 
+def _fitting(arch: Architecture, module: Any) -> Architecture:
+    """Let an encoder that stands alone be the main stack."""
+    body = arch.body or path_of(module, module.base_model)
+    encoder = arch.others.get("encoder")
+    if encoder is None or _blocks(module, body, arch.main):
+        return arch
+    if not _blocks(module, body, encoder):
+        return arch
+    return attrs.evolve(arch, main=encoder, others={}, is_causal=False, shifts=False)
+
+
+def _blocks(module: Any, body: str, stack: Stack) -> str:
+    """Path of a stack's blocks; nothing where they are not there."""
+    lists = lists_of(stack.blocks)
+    return first(module, lists, body) or first(module, lists)
+
+
 def _bound(arch: Architecture, skeleton: Any) -> Binder:
     config = skeleton.config
-    main = getattr(config, arch.main.config or "", None) or config.get_text_config()
+    main = subconfig(config, arch.main.config) or config.get_text_config()
     body = arch.body or path_of(skeleton, skeleton.base_model)
     return Binder(
         arch=arch,
@@ -138,19 +164,27 @@ def _held(skeleton: Any, end: Literal["input", "output"]) -> str:
         part = getattr(skeleton, f"get_{end}_embeddings")()
     except (NotImplementedError, AttributeError):
         return ""
-    return path_of(skeleton, part) if isinstance(part, nn.Module) else ""
+    if not isinstance(part, nn.Module) or isinstance(part, nn.ModuleList):
+        return ""  # of several, none is the model's own
+    return path_of(skeleton, part)
 
 
-def _is_body(skeleton: Any) -> bool:
-    """Tell whether a model is a base model, which gives no logits."""
-    return skeleton.base_model is skeleton and "For" not in type(skeleton).__name__
-
-
-def _n_logits(skeleton: Any, unembed: str, binder: Binder) -> int:
-    if unembed:
-        width = features(find(skeleton, unembed))[1]
-        return width or binder.sizes.d_vocab
-    return int(getattr(skeleton.config, "num_labels", 0))
+def _head_taps(binder: Binder, head: Head, unembed: str) -> Iterator[Tap]:
+    """Where a model's logits are met: at what its forward returns."""
+    module = binder.module
+    sizes: dict[str, int | str] = {}
+    if head == "sequences":
+        sizes["label"] = labels_of(module)
+        site = Site(part="label_logits")
+        yield Tap(site=site, path="", side="out", view=AS_IS, sizes=sizes)
+    elif head != "none":
+        width = features(find(module, unembed))[1] if unembed else labels_of(module)
+        sizes["vocab"] = width or binder.sizes.d_vocab
+        if binder.arch.codebooks:
+            sizes = {"vocab": binder.sizes.d_vocab, "batch": "rows"}
+        front = binder.arch.front is not None
+        site = Site(part="logits")
+        yield Tap(site=site, path="", side="out", sizes=sizes, front=front)
 
 
 def _watched(skeleton: nn.Module, taps: Iterable[Tap]) -> frozenset[str]:
@@ -167,7 +201,7 @@ def _watched(skeleton: nn.Module, taps: Iterable[Tap]) -> frozenset[str]:
 def _attention_of(config: Any, skeleton: nn.Module) -> str:
     own = getattr(config, "_attn_implementation", None) or "eager"
     asks = any(has_interface(part) for part in skeleton.modules())
-    if own not in _KNOWN_ATTENTION and own != ATTENTION and asks:
+    if own not in (*_KNOWN_ATTENTION, *_OUR_ATTENTION) and asks:
         raise UnsupportedConfigError(
             config.model_type,
             f"its attention implementation is {own!r}, and sites can be met under "
@@ -265,11 +299,12 @@ def _spec(
         d_mlp=_size(infos, "mlp_post", "d_mlp"),
         d_vocab=binder.sizes.d_vocab,
         n_ctx=binder.sizes.n_ctx,
-        is_causal=_is_causal(binder),
+        is_causal=binder.is_causal,
         is_encoder_decoder=binder.has_encoder,
-        is_parallel="attn_out" in parts and "resid_mid" not in parts,
+        is_parallel="attn_out" in parts and binder.arch.main.kinds[0].parallel,
         is_gated="mlp_gate" in parts,
         has_stream_norm=binder.arch.main.kinds[0].stream_norm,
+        n_streams=_size(infos, "streams_pre", "stream") or 1,
         sites=infos,
         tokenizer=tokenizer,
         bos=bos,
@@ -281,11 +316,6 @@ def skeleton_config(machinery: Machinery) -> Any:
     """Give the config of the whole model."""
     module: Any = machinery.module
     return module.config
-
-
-def _is_causal(binder: Binder) -> bool:
-    told = binder.arch.is_causal
-    return bool(getattr(binder.config, told, True)) if isinstance(told, str) else told
 
 
 def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:
@@ -303,7 +333,13 @@ def _size(infos: Sequence[SiteInfo], part: str, axis: str) -> int:
 def _info(tap: Tap) -> SiteInfo:
     axes = AXES[tap.site.part]
     shape = tuple(tap.sizes.get(axis) or axis for axis in axes)
-    return SiteInfo(site=tap.site, axes=axes, shape=shape, read_only=tap.read_only)
+    return SiteInfo(
+        site=tap.site,
+        axes=axes,
+        shape=shape,
+        read_only=tap.read_only,
+        given=tap.given,
+    )
 
 
 def replaced(spec: ModelSpec, module: nn.Module) -> ModelSpec:
@@ -317,6 +353,7 @@ def replaced(spec: ModelSpec, module: nn.Module) -> ModelSpec:
         blocks=old.blocks,
         embed=old.embed,
         unembed=old.unembed,
+        head=old.head,
         attention=old.attention,
         watched=old.watched,
         centered=old.centered,

@@ -9,12 +9,12 @@ import functools
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from torch import Tensor, nn
 
 from funlens.adapters._active import ACTIVE, Point, Seen
-from funlens.adapters._attention import ATTENTION
+from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION
 from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
 from funlens.adapters._sharing import shared_with
@@ -47,7 +47,7 @@ def put_taps(
     skeleton: nn.Module,
     taps: Iterable[Tap],
     *,
-    blocks: Mapping[str, int],
+    blocks: Iterable[str],
     eager: bool,
     watched: Collection[str],
     plain: Mapping[str, str],
@@ -57,8 +57,7 @@ def put_taps(
     Args:
         skeleton: The copy, which nobody else holds.
         taps: What to tap.
-        blocks: Blocks, which a run may leave out, and how much each returns after
-            the residual.
+        blocks: Blocks, which a run may leave out.
         eager: Whether modules that choose their own attention are to run eager.
         watched: Attention modules that do not ask transformers for a function.
         plain: Classes of modules that `torch.func` cannot pass, and the function of
@@ -76,8 +75,8 @@ def put_taps(
         _place(at, path, wanted, watched=path in watched)
     _announce(skeleton)
     _make_plain(skeleton, plain)
-    for path, extras in blocks.items():
-        _make_skippable(find(skeleton, path) or skeleton, path, extras=extras)
+    for path in blocks:
+        _make_skippable(find(skeleton, path) or skeleton, path)
     return skeleton
 
 
@@ -96,9 +95,11 @@ def _set_attention(
     asking = {id(config) for part, config in found if has_interface(part)} - apart
     for part, config in found:
         part.__dict__.setdefault("funlens_base", getattr(config, _ATTENTION_FIELD))
-    for _, config in found:
+    for config in {id(config): config for _, config in found}.values():
         if id(config) in asking:
-            setattr(config, _ATTENTION_FIELD, ATTENTION)
+            is_eager = getattr(config, _ATTENTION_FIELD) == "eager"
+            ours = EAGER_ATTENTION if is_eager else ATTENTION
+            setattr(config, _ATTENTION_FIELD, ours)
         elif eager:
             setattr(config, _ATTENTION_FIELD, "eager")
 
@@ -148,11 +149,16 @@ def _entering(point: Point) -> Callable[..., Any]:
         if args:
             changed = active.act(point, args[0], Seen(module, args[0]))
             return None if changed is args[0] else ((changed, *args[1:]), kwargs)
-        name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+        name = _name_of(kwargs)
         changed = active.act(point, kwargs[name], Seen(module, kwargs[name]))
         return None if changed is kwargs[name] else (args, {**kwargs, name: changed})
 
     return enter
+
+
+def _name_of(kwargs: Mapping[str, Any]) -> str:
+    """Name the argument that a module is about, where it is called by keywords."""
+    return "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
 
 
 def _leaving(points: list[Point]) -> Callable[..., Any]:
@@ -219,14 +225,41 @@ def _either(own: Callable[..., Any], plain: Callable[..., Any]) -> Callable[...,
     return forward
 
 
-def _make_skippable(block: nn.Module, path: str, *, extras: int) -> None:
+def _make_skippable(block: nn.Module, path: str) -> None:
+    """Let a run leave a block out, which then gives what it was given.
+
+    In what the residual comes, and beside how many other values, is seen in one run of
+    the block whose result is dropped, the first time that it is left out.
+    """
     forward = block.forward
+    seen: list[Any] = []
 
     def skippable(*args: Any, **kwargs: Any) -> Any:
         active = ACTIVE.get()
         if active is None or not active.skips(path):
             return forward(*args, **kwargs)
-        entered = args[0] if args else kwargs["hidden_states"]
-        return (entered, *[None] * extras) if extras else entered
+        if not seen:
+            token = ACTIVE.set(None)
+            try:
+                seen.append(_emptied(forward(*args, **kwargs)))
+            finally:
+                ACTIVE.reset(token)
+        return _filled(seen[0], args[0] if args else kwargs[_name_of(kwargs)])
 
     block.forward = skippable
+
+
+def _emptied(output: Any) -> Any:
+    """Keep the form of an output, and none of its tensors."""
+    if isinstance(output, tuple | list):
+        return (None,) * len(cast("tuple[object, ...]", output))
+    if isinstance(output, dict):
+        return dict.fromkeys(cast("dict[str, object]", output))
+    return None
+
+
+def _filled(form: Any, residual: Any) -> Any:
+    """Put a residual where the form has it: first."""
+    if isinstance(form, tuple):
+        return (residual, *form[1:])
+    return residual if form is None else {**form, next(iter(form)): residual}

@@ -13,6 +13,7 @@ BLOCKS: Final = (
     "layer",
     "language_model.layers",
     "text_model.layers",
+    "language_model.model.layers",
     "decoder.layers",
     "decoder.block",
     "encoder.layers",
@@ -20,7 +21,18 @@ BLOCKS: Final = (
     "encoder.block",
     "model.layers",
 )
-LN_FINAL: Final = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f")
+LN_FINAL: Final = (
+    "norm",
+    "ln_f",
+    "final_layernorm",
+    "final_layer_norm",
+    "norm_f",
+    "language_model.norm",
+    "language_model.model.norm",
+    "language_model.norm_f",
+    "text_model.norm",
+    "text_model.final_norm",
+)
 
 QUERY: Final = ("q_proj", "query", "q", "q_lin", "q_b_proj", "Wq", "query_proj")
 KEY: Final = ("k_proj", "key", "k", "k_lin", "Wk", "key_proj")

@@ -14,7 +14,7 @@ from funlens.adapters._expert_weights import experts_of, matrix_name
 from funlens.adapters._language import Block
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._spelling import DOWN, GATE, GATE_UP, SHARED_GATE, UP
-from funlens.adapters._taps import kind_of
+from funlens.adapters._taps import blocks_of, kind_of
 from funlens.adapters._tree import features, find, first, joined
 from funlens.data import ModelSpec, Site
 from funlens.errors import UnsupportedConfigError
@@ -196,9 +196,10 @@ def _is_bare(spec: ModelSpec, site: Site) -> bool:
 
 def _block(machinery: Machinery, site: Site) -> tuple[str, Block]:
     """Give the path of a site's block, and what the table says of it."""
-    path = machinery.taps[attrs.evolve(site, part="resid_post")].path
     stack = machinery.arch.others.get(site.stack, machinery.arch.main)
-    return path, kind_of(machinery.binder, stack, path)
+    layer = site.layer or 0
+    path = blocks_of(machinery.binder, stack)[layer]
+    return path, kind_of(machinery.binder, stack, path, layer)
 
 
 def _shares_norm(machinery: Machinery, site: Site) -> bool:

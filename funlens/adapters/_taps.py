@@ -1,7 +1,7 @@
 """From a table and a module to taps: where each site is met."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 from torch import nn
@@ -11,13 +11,24 @@ from funlens.adapters._language import (
     Attention,
     Block,
     Experts,
+    Layout,
     Mixer,
     Mlp,
     Path,
+    Place,
     Stack,
 )
 from funlens.adapters._matrices import unreadable
-from funlens.adapters._tree import Sizes, features, find, first, joined, number
+from funlens.adapters._tree import (
+    Sizes,
+    features,
+    find,
+    first,
+    joined,
+    lists_of,
+    number,
+    subconfig,
+)
 from funlens.adapters._views import (
     WHOLE,
     BeforeSink,
@@ -28,12 +39,19 @@ from funlens.adapters._views import (
     Scaled,
     Slots,
     Square,
+    StreamsBehind,
+    StreamsFirst,
     Swapped,
     Tokens,
     View,
 )
 from funlens.data import AXES, Site
 from funlens.errors import UnsupportedConfigError
+
+# What is added to the one residual stream, and what it is in between.
+_ADDED: Final = frozenset(
+    {"attn_out", "ssm_out", "cross_out", "resid_mid", "mlp_out", "dense_out"}
+)
 
 Side: TypeAlias = Literal[
     "in",
@@ -51,6 +69,9 @@ Side: TypeAlias = Literal[
 ]
 
 
+_SQUARE: Final = frozenset({"scores", "pattern"})
+
+
 @attrs.frozen(kw_only=True)
 class Tap:
     """Where one site is met.
@@ -61,13 +82,19 @@ class Tap:
         side: Its input, its output, or a step inside it.
         index: Which of several outputs.
         view: How the value lies in the tensor.
-        sizes: Lengths of its axes, as far as they are known without running.
+        sizes: Lengths of its axes, as far as they are known without running; a word
+            where an axis is longer than its name says.
         note: What one would expect to hold of it and does not, and why.
         rejoins: Whether a changed value must also enter the sum at the block's end.
         in_place: Whether the model later changes that tensor in place.
         by_name: Whether the module looks at the name of the attention function.
         all_keys: Whether positions count all keys, also those of a cache.
+        layout: Order of rows, positions and widths in the tensor.
+        overhangs: Whether the tensor holds positions beyond the site's.
         read_only: Why it cannot be changed; empty where it can.
+        given: The input without which it is not met.
+        visit: Which of the module's runs in one forward, where it runs several times.
+        front: Whether other positions may stand before those that the model is given.
     """
 
     site: Site
@@ -75,13 +102,23 @@ class Tap:
     side: Side
     index: int = 0
     view: View = WHOLE
-    sizes: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    sizes: Mapping[str, int | str] = attrs.field(factory=dict[str, int | str])
     note: str = ""
     rejoins: bool = False
     in_place: bool = False
     by_name: bool = False
     all_keys: bool = False
+    layout: Layout = "bpd"
+    overhangs: bool = False
     read_only: str = ""
+    given: str = ""
+    visit: int | None = None
+    front: bool = False
+
+    @property
+    def point(self) -> tuple[str, Side]:
+        """What the model passes there: a module's path, and a side of it."""
+        return self.path, self.side
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -113,7 +150,23 @@ class Binder:
     def has_encoder(self) -> bool:
         """Whether the model has an encoder beside its main stack."""
         encoder = self.arch.others.get("encoder")
-        return encoder is not None and bool(self.below_body(encoder.blocks))
+        return encoder is not None and self.has(encoder)
+
+    def has(self, stack: Stack) -> bool:
+        """Tell whether the model has a stack."""
+        return bool(self.below_body(lists_of(stack.blocks)))
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether positions of the main stack see only earlier ones."""
+        told = self.arch.is_causal
+        return bool(getattr(self.config, told, True)) if isinstance(told, str) else told
+
+    def config_of(self, stack: Stack) -> Any:
+        """Give the config that describes a stack."""
+        whole: Any = self.module.config
+        held = (subconfig(one, stack.config) for one in (whole, self.config))
+        return next((found for found in held if found is not None), self.config)
 
     def at(self, path: Path, base: str = "") -> str:
         """Resolve the alternatives of a path below a base; empty if none is there."""
@@ -125,20 +178,58 @@ class Binder:
 
 
 def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
-    """List the paths of a stack's blocks.
+    """List the blocks of a stack's layers: the path of each.
 
     Raises:
         UnsupportedConfigError: There is no list of blocks where the table says.
     """
-    path = binder.below_body(stack.blocks)
-    found = find(binder.module, path) if path else None
-    if not isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
-        raise UnsupportedConfigError(
-            binder.arch.model_types[0],
-            f"it has no list of blocks at {stack.blocks!r}; transformers may have "
-            "renamed it",
-        )
-    return tuple(f"{path}.{name}" for name, _ in found.named_children())
+    return tuple(path for path, _ in _layers_of(binder, stack))
+
+
+def _layers_of(binder: Binder, stack: Stack) -> tuple[tuple[str, int | None], ...]:
+    """List the blocks of a stack's layers, and which of a block's runs each is."""
+    if stack.rounds is None:
+        blocks = _listed(binder, stack.blocks)
+        if stack.scattered:
+            return tuple((binder.body, None) for _ in blocks)
+        times = len(stack.halves) or 1
+        return tuple((path, None) for path in blocks for _ in range(times))
+    lists = [_listed(binder, path) for path in stack.rounds.lists]
+    runs = [0] * len(lists)
+    found: list[tuple[str, int | None]] = []
+    for which in stack.rounds.order(binder.config_of(stack)):
+        found += [(path, runs[which]) for path in lists[which]]
+        runs[which] += 1
+    return tuple(found)
+
+
+def _listed(binder: Binder, blocks: Path) -> tuple[str, ...]:
+    """List the paths of a list's modules, or of several lists'."""
+    names = (blocks,) if isinstance(blocks, str) else blocks
+    for name in names:
+        for base in (binder.body, ""):
+            found = tuple(_children(binder.module, joined(base, name)))
+            if found:
+                return found
+    raise UnsupportedConfigError(
+        binder.arch.model_types[0],
+        f"it has no list of blocks at {blocks!r}; transformers may have renamed it",
+    )
+
+
+def _children(module: nn.Module, path: str) -> Iterator[str]:
+    """List what the lists at a path hold, `*` standing for every child that fits."""
+    before, _, after = path.partition("*")
+    if not after:
+        found = find(module, path)
+        if isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
+            yield from (f"{path}.{name}" for name, _ in found.named_children())
+        return
+    base, _, start = before.rpartition(".")
+    held = find(module, base)
+    for name, _ in held.named_children() if held is not None else ():
+        if name.startswith(start):
+            yield from _children(module, f"{base}.{name}{after}")
 
 
 def taps_of(binder: Binder) -> tuple[Tap, ...]:
@@ -149,25 +240,27 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
     """
     taps: list[Tap] = []
     for name, stack in binder.arch.others.items():
-        if binder.below_body(stack.blocks):
+        if binder.has(stack):
             taps += _stack_taps(binder, stack, name)
     taps += _stack_taps(binder, binder.arch.main, "")
     return tuple(taps)
 
 
 def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
-    config = getattr(binder.config, stack.config) if stack.config else binder.config
-    blocks = blocks_of(binder, stack)
+    config = binder.config_of(stack)
+    placed = _layers_of(binder, stack)
     layers = [
         _Layer(
             binder=binder,
             config=config,
-            block=kind_of(binder, stack, path),
+            words=stack,
+            block=kind_of(binder, stack, path, layer),
             path=path,
             stack=name,
             layer=layer,
+            visit=visit,
         )
-        for layer, path in enumerate(blocks)
+        for layer, (path, visit) in enumerate(placed)
     ]
     width = {"d_model": binder.sizes.width(config)}
 
@@ -176,6 +269,8 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         at = find(binder.module, path)
         own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
         sizes = {**width, **own, "one": 1}
+        front = stack is binder.arch.main and binder.arch.front is not None
+        more = {"front": front, "overhangs": stack.overhangs, **more}
         return Tap(site=site, path=path, side=side, sizes=sizes, **more)
 
     embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
@@ -183,7 +278,15 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         factor = number(config, stack.embed_multiplier)
         view = Scaled(factor) if factor != 1.0 else WHOLE
         changes = stack.embed_changes
-        yield model_tap("embed", embed, "out", view=view, in_place=changes)
+        yield model_tap(
+            "embed",
+            embed,
+            "out",
+            view=view,
+            in_place=changes,
+            layout=stack.embed_layout,
+            visit=0 if stack.overhangs else None,  # what it adds may be embedded apart
+        )
     pos_embed = binder.below_body(stack.pos_embed)
     if pos_embed:
         yield model_tap("pos_embed", pos_embed, "out", view=EveryRow())
@@ -191,12 +294,15 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         yield from layer.taps()
     ln_final = binder.below_body(stack.ln_final)
     if ln_final:
-        yield model_tap("ln_final_scale", ln_final, "scale")
-        yield model_tap("ln_final_normalized", ln_final, "out")
+        visit = placed[-1][1]
+        yield model_tap("ln_final_scale", ln_final, "scale", visit=visit)
+        yield model_tap("ln_final_normalized", ln_final, "out", visit=visit)
 
 
-def kind_of(binder: Binder, stack: Stack, path: str) -> Block:
-    """Pick what one block of a stack looks like."""
+def kind_of(binder: Binder, stack: Stack, path: str, layer: int) -> Block:
+    """Pick what one layer of a stack looks like."""
+    if stack.halves:
+        return stack.halves[layer % len(stack.halves)]
     for block in stack.kinds:
         if not block.needs or binder.at(block.needs, path):
             return block
@@ -211,15 +317,19 @@ class _Layer:
 
     binder: Binder
     config: Any
+    words: Stack
     block: Block
     path: str
     stack: str
     layer: int
+    visit: int | None
 
     def at(self, path: Path, base: str = "") -> str:
         """Resolve a path below a part of the block, itself a path below the block."""
         names = (path,) if isinstance(path, str) else path
-        for name in names:
+        for word in names:
+            name = word.replace("{layer}", str(self.layer))
+            name = name.replace("{before}", str(self.layer - 1))
             absolute = name.startswith("/")
             start = self.path if absolute else joined(self.path, base)
             found = self.binder.at(name.removeprefix("/"), start)
@@ -239,20 +349,40 @@ class _Layer:
             "d_model": self.binder.sizes.width(self.config),
             **more.pop("sizes", {}),
         }
-        at = joined(self.path, path)
-        return Tap(site=site, path=at, side=side, sizes=sizes, **more)
+        more.setdefault("layout", "bpd" if side in _SQUARE else self.words.layout)
+        more.setdefault("overhangs", self.words.overhangs)
+        more.setdefault("visit", self.visit)
+        main = self.binder.arch.main
+        return Tap(
+            site=site,
+            path=joined(self.path, path),
+            side=side,
+            sizes=sizes,
+            given=self.block.given,
+            front=self.words is main and self.binder.arch.front is not None,
+            **more,
+        )
 
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
+        for tap in self._every():
+            part = tap.site.part
+            if part in self.block.hidden or (self.block.streams and part in _ADDED):
+                continue
+            yield tap
+
+    def _every(self) -> Iterator[Tap]:
         block = self.block
-        start = self.at(block.start)
-        yield self.tap("resid_pre", start, "out" if start else "in")
+        yield self.passed("pre", block.start, note=self.unjoined)
         yield from self.norm("ln1", block.ln1)
         attention = self.chosen(block.attention)
         if attention is not None:
             yield from _Heads(self, attention, "").taps()
         yield from self.mixer()
-        cross = self.chosen(block.cross) if self.binder.has_encoder else None
+        has_source = self.binder.has_encoder or any(
+            words.given or block.given for words in block.cross
+        )
+        cross = self.chosen(block.cross) if has_source else None
         if cross is not None:
             yield from _Heads(self, cross, "cross_").taps()
         yield from self.middle()
@@ -261,7 +391,45 @@ class _Layer:
         note = block.unsummed
         if block.stream_norm:
             note = "a norm stands on the stream itself"
-        yield self.tap("resid_post", "", "out", note=note)
+        yield self.passed("post", block.end, note=note)
+
+    def passed(
+        self, end: Literal["pre", "post"], place: Place | None, *, note: str = ""
+    ) -> Tap:
+        """What blocks pass to each other: one stream, or several."""
+        side: Side = "in" if end == "pre" else "out"
+        path = self.at(place[1]) if place else ""
+        side = place[0] if place and path else side
+        layout = self.block.streams
+        if not layout:
+            inner = bool(path) and side == "in"
+            return self.tap(
+                f"resid_{end}",
+                path,
+                side,
+                note=note,
+                rejoins=inner,
+                in_place=self.block.stream_changes,
+            )
+        count = self.binder.sizes.streams(self.config) + (layout == "behind")
+        views = {
+            "inner": WHOLE,
+            "flat": Heads(count),
+            "first": StreamsFirst(),
+            "behind": StreamsBehind(count),
+        }
+        sizes = {"stream": count}
+        return self.tap(
+            f"streams_{end}", path, side, view=views[layout], sizes=sizes, note=note
+        )
+
+    @property
+    def unjoined(self) -> str:
+        """Why what enters is not what the layer before gave."""
+        rounds = self.words.rounds
+        if rounds is None:
+            return self.block.unjoined
+        return rounds.between if self.path.rpartition(".")[2] == "0" else ""
 
     def chosen(self, alternatives: tuple[Attention, ...]) -> Attention | None:
         """Pick the first whose module and output projection are there."""
@@ -274,15 +442,17 @@ class _Layer:
                 words.kv,
                 words.fused.path if words.fused else "",
             )
-            has_source = any(self.at(way, path) for way in source)
-            if path and told and has_source and self.at(words.o, path):
+            # with no paths at all, the projections are no modules
+            has_source = not any(source) or any(self.at(way, path) for way in source)
+            out = not words.o or self.at(words.o, path)
+            if path and told and has_source and out:
                 return words
         return None
 
     def norm(self, word: str, path: Path) -> Iterator[Tap]:
         """A norm's scale and output."""
         at = self.at(path)
-        if at:
+        if at and not isinstance(self.module(at), nn.Identity):
             yield self.tap(f"{word}_scale", at, "scale")
             yield self.tap(f"{word}_normalized", at, "out")
 
@@ -299,12 +469,17 @@ class _Layer:
         for words in self.block.mixer:
             path = self.at(words.path)
             out = self.at(words.o, path) if path else ""
-            if not out or (words.needs and not self.at(words.needs, path)):
+            if (
+                not path
+                or (words.o and not out)
+                or (words.needs and not self.at(words.needs, path))
+            ):
                 continue
             yield self.tap("ssm_in", path, "in")
             yield from self.inner(words, path)
-            width = features(self.module(out))[0]
-            yield self.tap("ssm_post", out, "in", sizes={"d_inner": width})
+            if out:
+                width = features(self.module(out))[0]
+                yield self.tap("ssm_post", out, "in", sizes={"d_inner": width})
             added = self.at(self.block.ln1_post) or self.at(words.added, path)
             yield self.added("ssm_out", added or path, multiplier=words.multiplier)
             return
@@ -322,7 +497,10 @@ class _Layer:
     def middle(self) -> Iterator[Tap]:
         """The stream between attention and MLP."""
         block = self.block
-        if block.mid is not None:
+        cross_mid = self.at(block.cross_mid) if self.binder.has_encoder else ""
+        if cross_mid:
+            yield self.mid(cross_mid, "out", rejoins=False)
+        elif block.mid is not None:
             side, path = block.mid
             at = self.at(path)
             joins = side == "in" and not self.at(block.ln2)
@@ -347,7 +525,8 @@ class _Layer:
                     yield from self.mixture(words, path)
                     return
             elif self.at(words.down, path):
-                yield from self.dense(words, path)
+                taps = self.dense(words, path)
+                yield from (t for t in taps if t.site.part not in words.hidden)
                 return
 
     def mixture(self, words: Experts, path: str) -> Iterator[Tap]:
@@ -356,9 +535,7 @@ class _Layer:
         router, experts = self.at(words.router, path), self.at(words.experts, path)
         if router:
             sizes = {"expert": self.n_experts(router, experts)}
-            yield self.tap(
-                "router_logits", router, "linear", view=Tokens(), sizes=sizes
-            )
+            yield self.tap("router_logits", router, "linear", sizes=sizes)
         if hasattr(self.module(experts), "is_transposed"):  # of the experts interface
             yield self.tap("router_weights", experts, "weights", view=Tokens())
             yield self.tap("router_indices", experts, "choices", view=Tokens())
@@ -418,10 +595,12 @@ class _Heads:
         for tap in self._every():
             name = tap.site.part.removeprefix("cross_")
             if name not in self.words.hidden:
-                yield tap
+                given = self.words.given or tap.given
+                yield attrs.evolve(tap, given=given)
 
     def _every(self) -> Iterator[Tap]:
         words, path = self.words, self._path
+        merged = {"overhangs": True} if words.merged else {}
         yield from self._inputs()
         if words.has_rotary:
             sizes = self._sizes(self._n_heads)
@@ -435,15 +614,19 @@ class _Heads:
                 view=Swapped(repeats),
                 all_keys=True,
                 sizes=sizes,
+                **merged,
             )
         sink = (
             getattr(self.layer.module(path), words.sink, None) if words.sink else None
         )
         view = Square() if sink is None else BeforeSink()
         note = words.lossy if sink is None else "an attention sink"
+        note = "the encoder's keys share each row" if words.merged else note
         sizes = {"head": self._n_heads}
+        if words.more_keys:
+            sizes = {**sizes, "key": "keys"}
         scores = f"{'' if self.prefix else 'attn_'}scores"
-        yield self._tap(scores, path, "scores", view=view, sizes=sizes)
+        yield self._tap(scores, path, "scores", view=view, sizes=sizes, **merged)
         yield self._tap(
             "pattern",
             path,
@@ -452,8 +635,10 @@ class _Heads:
             sizes=sizes,
             note=note,
             by_name=words.asks_by_name,
+            **merged,
         )
-        yield from self._outputs()
+        if words.o:
+            yield from self._outputs()
 
     def _inputs(self) -> Iterator[Tap]:
         words, path = self.words, self._path
@@ -484,8 +669,11 @@ class _Heads:
                 width //= 2
                 view = HeadPart(count, 0, width // count)
             sizes = self._axes(part, count, width // count)
+            more: dict[str, Any] = {"visit": 0} if words.again or words.merged else {}
+            more |= {"layout": words.layout} if words.layout else {}
+            in_place = words.changed_in_place
             yield self._tap(
-                part, at, "out", view=view, sizes=sizes, in_place=words.changed_in_place
+                part, at, "out", view=view, sizes=sizes, in_place=in_place, **more
             )
         both = self._at(words.kv)
         if both:
@@ -517,12 +705,13 @@ class _Heads:
     def _outputs(self) -> Iterator[Tap]:
         words, layer = self.words, self.layer
         out = self._at(words.o)
-        count = self._n_heads
+        count = self._n_heads * words.times
         mixed = self._at(words.z) or out
         sizes = self._axes("q", count, features(layer.module(mixed))[0] // count)
         note = words.changes
         if words.changed_in_place:
             note = "values change in place between projection and mixing"
+        note = "the encoder's values are mixed in" if words.merged else note
         yield self._tap("z", mixed, "in", view=Heads(count), sizes=sizes, note=note)
         if not self.prefix:
             if mixed == out and not unreadable(layer.module(out)):

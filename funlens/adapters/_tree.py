@@ -19,6 +19,7 @@ _HEADS: Final = (
 )
 _KV_HEADS: Final = ("num_key_value_heads", "num_kv_heads")
 _LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_STREAMS: Final = ("hc_mult", "hc_count", "altup_num_inputs")
 _CONTEXT: Final = ("max_position_embeddings", "n_positions", "max_seq_len")
 _HEAD_WIDTHS: Final = (
     "qk_head_dim",
@@ -54,6 +55,15 @@ def first(module: nn.Module, path: str | tuple[str, ...], base: str = "") -> str
     return ""
 
 
+def lists_of(blocks: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Name the lists that hold blocks, up to where a path has a `*`."""
+    names = (blocks,) if isinstance(blocks, str) else blocks
+    cut = (name.partition("*") for name in names)
+    return tuple(
+        before.rpartition(".")[0] if star else before for before, star, _ in cut
+    )
+
+
 def path_of(module: nn.Module, part: object) -> str:
     """Give the path of a part that a module holds; nothing if it does not."""
     named = cast("Iterator[tuple[str, nn.Module]]", module.named_modules())
@@ -64,7 +74,8 @@ def features(at: Any) -> tuple[int, int]:
     """Inputs and outputs of a linear map, HuggingFace's Conv1D and PEFT's included."""
     at = getattr(at, "base_layer", at)
     if hasattr(at, "in_features"):
-        return int(at.in_features), int(at.out_features)
+        groups = getattr(at, "n_groups", 1)  # each with a map of its own
+        return int(at.in_features) * groups, int(at.out_features)
     if isinstance(at, nn.Conv1d):
         return int(at.in_channels), int(at.out_channels)
     weight: Any = getattr(at, "weight", None)
@@ -73,24 +84,39 @@ def features(at: Any) -> tuple[int, int]:
     return int(weight.shape[0]), int(weight.shape[1])
 
 
+def subconfig(config: Any, path: str) -> Any:
+    """Follow a dotted path through a config; None where it ends early."""
+    found = config if path else None
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
 def number(config: Any, field: str | float) -> float:
     """Read a multiplier; 1 where there is no name.
 
     Args:
         config: The config.
-        field: A number, a field's name, or `"a / sqrt(b)"` of two fields.
+        field: A number, a field's name, `"a / sqrt(b)"` of two fields or of a number
+            and one, or `"sqrt(a) if b"`, which is 1 where the second is not set.
 
     Raises:
         UnsupportedConfigError: The config has no such field.
     """
     if not isinstance(field, str):
         return float(field)
+    root, _, condition = field.partition(" if ")
+    if condition:
+        size = float(getattr(config, root.removeprefix("sqrt(").rstrip(")")))
+        return size**0.5 if getattr(config, condition) else 1.0
     over, _, under = field.partition(" / sqrt(")
     value = _multiplier(config, over) if over else 1.0
     return value / _multiplier(config, under.rstrip(")")) ** 0.5 if under else value
 
 
 def _multiplier(config: Any, field: str) -> float:
+    if field.isdigit():
+        return float(field)
     value = getattr(config, field, None)
     if value is None:
         raise UnsupportedConfigError(
@@ -136,11 +162,15 @@ class Sizes:
     @property
     def n_ctx(self) -> int | None:
         """Longest input; None if there is no limit."""
-        return self._named("n_ctx", self.config, _CONTEXT) or None
+        return max(self._named("n_ctx", self.config, _CONTEXT), 0) or None  # -1 is none
 
     def width(self, config: Any) -> int:
         """Width of the residual stream."""
         return self._named("d_model", config, _MODEL_WIDTHS)
+
+    def streams(self, config: Any) -> int:
+        """Streams that blocks pass on, where they are several."""
+        return self._named("n_streams", config, _STREAMS)
 
     def heads(self, config: Any) -> int:
         """Query heads of a layer."""

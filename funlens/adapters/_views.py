@@ -40,6 +40,21 @@ class Whole:
 
 
 @attrs.frozen
+class AsIs:
+    """The tensor itself, whatever its axes."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Give it."""
+        del batch
+        return raw
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Give the other."""
+        del raw
+        return value
+
+
+@attrs.frozen
 class Tokens:
     """All rows' tokens on one axis, which comes first."""
 
@@ -54,13 +69,14 @@ class Tokens:
 
 @attrs.frozen
 class Heads:
-    """Heads next to each other on the last axis."""
+    """Heads next to each other on the last axis, or on the last two in groups."""
 
     n_heads: int
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Split the last axis."""
-        return _split(Whole().read(raw, batch), -1, (self.n_heads, -1))
+        flat = raw.flatten(-2) if raw.ndim == 4 else raw  # noqa: PLR2004 -- batch pos group width
+        return _split(Whole().read(flat, batch), -1, (self.n_heads, -1))
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Join the last two axes."""
@@ -158,6 +174,38 @@ class Swapped:
 
 
 @attrs.frozen
+class StreamsBehind:
+    """Several streams, whose positions stand one stream behind the other."""
+
+    n_streams: int
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put the streams behind the positions."""
+        del batch
+        return _split(raw, 1, (self.n_streams, -1)).transpose(1, 2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the positions of each stream behind those of another."""
+        del raw
+        return value.transpose(1, 2).flatten(1, 2)
+
+
+@attrs.frozen
+class StreamsFirst:
+    """Several streams, whose axis comes before the rows."""
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put the streams behind the positions."""
+        del batch
+        return raw.movedim(0, 2)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the streams first."""
+        del raw
+        return value.movedim(2, 0)
+
+
+@attrs.frozen
 class Square:
     """Scores or a pattern; some families run all rows' heads on one axis."""
 
@@ -217,12 +265,15 @@ class EveryRow:
 
 View: TypeAlias = (
     Whole
+    | AsIs
     | Tokens
     | Heads
     | HeadPart
     | Slots
     | Half
     | Swapped
+    | StreamsFirst
+    | StreamsBehind
     | Square
     | BeforeSink
     | Scaled
@@ -230,6 +281,7 @@ View: TypeAlias = (
 )
 
 WHOLE: Final = Whole()
+AS_IS: Final = AsIs()
 
 
 def norm_scale(norm: nn.Module, entered: Tensor, *, centered: bool) -> Tensor:
@@ -297,8 +349,9 @@ def head_results(projection: nn.Module, z: Tensor) -> Tensor:
 def input_by_output(projection: nn.Module) -> Tensor:
     """Give a projection's weight as `[input, output]`, whichever way it is stored.
 
-    HuggingFace's Conv1D stores it so; `nn.Linear` stores the transpose. LoRA layers
-    give the weight they act with, quantized ones theirs dequantized where that is it.
+    HuggingFace's Conv1D stores it so; `nn.Linear` stores the transpose, and a
+    convolution of width 1 the transpose with one axis more. LoRA layers give the weight
+    they act with, quantized ones theirs dequantized where that is it.
 
     Raises:
         UnsupportedConfigError: The module acts with no one matrix.

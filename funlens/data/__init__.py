@@ -35,8 +35,10 @@ from funlens.data._json import (
 )
 from funlens.data._parts import (
     AXES,
+    ENTERING,
     INTEGER_PARTS,
     LAYER_PARTS,
+    LEAVING,
     MODEL_PARTS,
     axes_of,
     axis_of,
@@ -71,6 +73,7 @@ __all__ = [
     "Checkpoint",
     "Clamp",
     "DECIDING",
+    "ENTERING",
     "FactoredMatrix",
     "ForwardEdit",
     "Freeze",
@@ -79,6 +82,7 @@ __all__ = [
     "Interchange",
     "Intervention",
     "LAYER_PARTS",
+    "LEAVING",
     "MODEL_PARTS",
     "Mean",
     "ModelSpec",

@@ -24,12 +24,14 @@ __all__ = [
     "head_result",
     "k",
     "kv_latent",
+    "label_logits",
     "ln1_normalized",
     "ln1_scale",
     "ln2_normalized",
     "ln2_scale",
     "ln_final_normalized",
     "ln_final_scale",
+    "local",
     "logits",
     "mlp_gate",
     "mlp_in",
@@ -37,6 +39,7 @@ __all__ = [
     "mlp_post",
     "mlp_pre",
     "mlp_proj",
+    "patches",
     "pattern",
     "pos_embed",
     "q",
@@ -55,6 +58,8 @@ __all__ = [
     "ssm_params",
     "ssm_post",
     "ssm_proj",
+    "streams_post",
+    "streams_pre",
     "v",
     "vision",
     "z",
@@ -74,6 +79,12 @@ resid_mid: Final = Part("resid_mid")
 
 resid_post: Final = Part("resid_post")
 """Residual stream that leaves a block."""
+
+streams_pre: Final = Part("streams_pre")
+"""Streams that enter a block, where a model carries several instead of `resid_pre`."""
+
+streams_post: Final = Part("streams_post")
+"""Streams that leave a block, where a model carries several instead of `resid_post`."""
 
 ln1_scale: Final = Part("ln1_scale")
 """What the norm before attention divides by."""
@@ -189,6 +200,9 @@ ssm_out: Final = Part("ssm_out")
 logits: Final = Part("logits")
 """Logits, after caps and scale."""
 
+label_logits: Final = Part("label_logits")
+"""Logits of a classifier of whole rows: no position, one for each label."""
+
 cross_q: Final = Part("cross_q")
 """Queries of attention over an encoder."""
 
@@ -232,3 +246,9 @@ vision: Final = _Stack("vision")
 
 audio: Final = _Stack("audio")
 """The same parts in an audio tower."""
+
+local: Final = _Stack("local")
+"""The same parts in what encodes bytes before they are joined to patches."""
+
+patches: Final = _Stack("patches")
+"""The same parts in what runs over patches of bytes."""

@@ -12,6 +12,7 @@ _KV_HEADS: Final = ("batch", "pos", "kv_head", "d_head")
 _PATTERN: Final = ("batch", "head", "query", "key")
 _NEURONS: Final = ("batch", "pos", "d_mlp")
 _LATENT: Final = ("batch", "pos", "d_latent")
+_STREAMS: Final = ("batch", "pos", "stream", "d_model")
 _CHANNELS: Final = ("batch", "pos", "d_inner")
 
 MODEL_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -20,11 +21,13 @@ MODEL_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "ln_final_scale": _SCALE,
     "ln_final_normalized": _RESIDUAL,
     "logits": ("batch", "pos", "vocab"),
+    "label_logits": ("batch", "label"),
 }
 """Axes of the parts that a model has once."""
 
 LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "resid_pre": _RESIDUAL,
+    "streams_pre": _STREAMS,
     "ln1_scale": _SCALE,
     "ln1_normalized": _RESIDUAL,
     "attn_in": _RESIDUAL,
@@ -69,10 +72,17 @@ LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "ssm_post": _CHANNELS,
     "ssm_out": _RESIDUAL,
     "resid_post": _RESIDUAL,
+    "streams_post": _STREAMS,
 }
 """Axes of the parts that every layer has, in the order of the forward pass."""
 
 AXES: Final[Mapping[str, tuple[str, ...]]] = {**MODEL_PARTS, **LAYER_PARTS}
+
+ENTERING: Final = ("resid_pre", "streams_pre")
+"""What enters a layer: one stream, or several."""
+
+LEAVING: Final = ("resid_post", "streams_post")
+"""What leaves it."""
 
 INTEGER_PARTS: Final = frozenset({"router_indices"})
 """Parts that hold indices (`int64`) rather than activations."""
@@ -84,10 +94,11 @@ SELECTED_AXES: Final[Mapping[str, tuple[str, ...]]] = {
     "key": ("key", "source"),
     "neuron": ("d_mlp",),
     "expert": ("expert",),
+    "stream": ("stream",),
 }
 """The axes that each word of a selection can mean."""
 
-STACKS: Final = ("", "encoder", "vision", "audio")
+STACKS: Final = ("", "encoder", "vision", "audio", "local", "patches")
 """The main stack (the decoder, where there are two) and its companions."""
 
 # TransformerLens's name within a block, and the part here. Its hook_pre is the gate's

@@ -21,7 +21,7 @@ from funlens.errors import SelectionError, SiteNotFoundError, nearest
 _WORDS: Final = tuple(SELECTED_AXES)
 _TL_BLOCK: Final = re.compile(r"blocks\.(\d+)\.(.+)")
 _OWN: Final = re.compile(
-    r"(?:(encoder|vision|audio)\.)?([a-z_][a-z_0-9]*)(?:\.(\d+))?(?:\[(.*)\])?"
+    rf"(?:({'|'.join(STACKS[1:])})\.)?([a-z_][a-z_0-9]*)(?:\.(\d+))?(?:\[(.*)\])?"
 )
 
 
@@ -48,6 +48,7 @@ class Site:
         key: Positions that are attended to.
         neuron: Hidden units of the MLP.
         expert: Experts of a mixture.
+        stream: Streams, of a model that carries several.
         stack: `""` for the main stack, `"encoder"` for an encoder beside it.
     """
 
@@ -59,6 +60,7 @@ class Site:
     key: Selection | None = attrs.field(default=None, converter=to_selection)
     neuron: Selection | None = attrs.field(default=None, converter=to_selection)
     expert: Selection | None = attrs.field(default=None, converter=to_selection)
+    stream: Selection | None = attrs.field(default=None, converter=to_selection)
     stack: str = ""
 
     def __attrs_post_init__(self) -> None:
@@ -140,6 +142,7 @@ class Part:
         key: Selector | None = None,
         neuron: Selector | None = None,
         expert: Selector | None = None,
+        stream: Selector | None = None,
     ) -> Site:
         """Name one site.
 
@@ -151,6 +154,7 @@ class Part:
             key: Positions that are attended to.
             neuron: Hidden units of the MLP.
             expert: Experts.
+            stream: Streams, of a model that carries several.
 
         Raises:
             SelectionError: The part has no such axis, or wants a layer.
@@ -164,6 +168,7 @@ class Part:
             key=key,
             neuron=neuron,
             expert=expert,
+            stream=stream,
             stack=self.stack,
         )
 

@@ -20,12 +20,14 @@ class SiteInfo:
         axes: Names of its axes.
         shape: Sizes of its axes; a name where the size depends on the inputs.
         read_only: Why it cannot be changed; empty where it can.
+        given: The input without which it is not met; empty where none is needed.
     """
 
     site: Site
     axes: tuple[str, ...]
     shape: tuple[int | str, ...]
     read_only: str = ""
+    given: str = ""
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
@@ -51,6 +53,8 @@ class ModelSpec:
         is_gated: Whether the MLPs have a gate.
         has_stream_norm: Whether a norm stands on the stream itself, so that
             components sum to what enters that norm.
+        n_streams: Streams that blocks pass on: 1, or several with
+            `streams_pre` and `streams_post` instead of `resid_pre` and `resid_post`.
         sites: Every site, in the order of the forward pass.
         inferred: Whether its sites were inferred, rather than told by a table.
         tokenizer: HuggingFace's tokenizer, or None.
@@ -75,6 +79,7 @@ class ModelSpec:
     is_parallel: bool
     is_gated: bool
     has_stream_norm: bool
+    n_streams: int = 1
     sites: tuple[SiteInfo, ...] = attrs.field(repr=False)
     inferred: bool = False
     tokenizer: Any = attrs.field(default=None, repr=False)

@@ -72,7 +72,11 @@ def _check_stream(centered: ModelSpec, inputs: Inputs | None) -> None:
 
 
 def _check_centered(spec: ModelSpec) -> None:
-    """Refuse where anything reads the mean of the stream."""
+    """Refuse where anything reads the mean of the stream, or several streams run."""
+    if spec.n_streams > 1:
+        raise refusal(
+            spec.model_type, f"its blocks pass {spec.n_streams} streams, and mix them"
+        )
     for norm in stream_norms(spec):
         if not form_of(spec, norm.path).centered:
             raise refusal(

@@ -15,6 +15,7 @@ from funlens.engine._plan import (
     Edit,
     Every,
     captured_sites,
+    check_given,
     gathered,
     left_of,
     make_plan,
@@ -47,9 +48,10 @@ def check(
     frames, faults = prepared.frames, list[FunlensError]()
     wanted: tuple[Site, ...] = ()
     with gathered(faults):
-        wanted = captured_sites(spec, capture)
+        wanted = captured_sites(spec, capture, prepared.kwargs)
     with gathered(faults):
-        make_plan(spec, frames, interventions, captured=wanted)
+        plan = make_plan(spec, frames, interventions, captured=wanted)
+        check_given(spec, plan, prepared.kwargs)
     for edit in placed(spec, frames, records(interventions), faults=[]):
         with gathered(faults):
             _call(spec, edit, frames)

@@ -53,7 +53,7 @@ def dry_run(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     machinery: Machinery = spec.engine
     if machinery.is_offloaded:
@@ -78,6 +78,7 @@ def dry_run(
             axes=_axes(site, tensor),
             shape=tuple(tensor.shape),
             read_only=machinery.taps[site.whole].read_only,
+            given=machinery.taps[site.whole].given,
         )
         for site, (tensor, *_) in _ordered(machinery, trace.captured)
     )

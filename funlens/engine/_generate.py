@@ -170,7 +170,8 @@ def generate(
 
     Args:
         spec: The model.
-        inputs: Text, texts, tokens, or a mapping. Rows are padded on the left.
+        inputs: Text, texts, tokens, or a mapping. Rows are padded on the left, those of
+            an encoder on the right.
         interventions: What to change.
         max_new_tokens: Most tokens that are added.
         seed: Fixes the draws of sampling, which needs one; the global generator is
@@ -223,7 +224,7 @@ def generate_with_cache(
         FunlensError: Anything asked for that cannot be done, before the model runs.
     """
     prepared = _prompt(spec, inputs, options)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     _check_moving(interventions)
     given = {**options, "max_new_tokens": max_new_tokens}
@@ -272,7 +273,8 @@ def _texts(spec: ModelSpec, tokens: Tensor) -> tuple[str, ...]:
 def _prompt(spec: ModelSpec, inputs: Inputs, options: Mapping[str, Any]) -> Prepared:
     """Prepare what HuggingFace's `generate` will read first."""
     if isinstance(inputs, Sequence) and not isinstance(inputs, str):
-        inputs = encode(spec, inputs, padding_side="left").inputs
+        side = "right" if spec.is_encoder_decoder else "left"
+        inputs = encode(spec, inputs, padding_side=side).inputs
     if spec.is_encoder_decoder:
         return prepare(spec, _with_start(spec, inputs, options))
     prepared = prepare(spec, inputs)
@@ -417,18 +419,32 @@ def _check_options(spec: ModelSpec, options: Mapping[str, Any], *, looks: bool) 
             raise OptionError(name, "generate has no such option", nearest(name, known))
         if name in _NO_EFFECT:
             raise OptionError(name, f"it would do nothing: {_NO_EFFECT[name]}")
-    if not spec.is_causal or not hasattr(spec.module, "generate"):
-        raise InputError(
-            f"{spec.model_type} does not generate",
-            "a causal model with a language head",
-            "Use `run`",
-        )
+    _check_writes(spec)
     for name, (plain, reason) in _REORDERING.items() if looks else ():
         if _option(spec, options, name) not in {plain, None}:
             raise OptionError(name, reason)
     idle = sorted(_SAMPLING & options.keys())
     if idle and not _option(spec, options, "do_sample"):
         raise OptionError(idle[0], "it acts on sampling only; pass `do_sample=True`")
+
+
+def _check_writes(spec: ModelSpec) -> None:
+    """Refuse models that do not write one token a step."""
+    makes_words = spec.engine.head == "words" and hasattr(spec.module, "generate")
+    if not spec.is_causal or not makes_words:
+        raise InputError(
+            f"{spec.name} does not generate",
+            "a causal model with a language head",
+            "Use `run`",
+        )
+    machinery: Machinery = spec.engine
+    if machinery.rows > 1:
+        raise InputError(
+            f"{spec.model_type} writes several codebooks at once, each a step behind "
+            "the one before",
+            "a model that writes one token a step",
+            "Use `run` on codes that HuggingFace's `generate` gave",
+        )
 
 
 def _check_length(spec: ModelSpec, prompt: Frame, max_new_tokens: int) -> None:

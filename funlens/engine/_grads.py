@@ -55,7 +55,7 @@ def run_with_grads(
         UserFunctionError: The metric gives no tensor, or one that was detached.
     """
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     whole = tuple(dict.fromkeys(site.whole for site in wanted))
     make_plan(spec, prepared.frames, (), captured=wanted)  # checks the selections
     plan = make_plan(spec, prepared.frames, interventions, captured=whole, links=True)

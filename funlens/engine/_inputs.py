@@ -9,7 +9,14 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters import active_transforms, encode, is_functional, padding_mask
+from funlens.adapters import (
+    Machinery,
+    Stack,
+    active_transforms,
+    encode,
+    is_functional,
+    padding_mask,
+)
 from funlens.data import ModelSpec
 from funlens.errors import InputError, nearest
 
@@ -71,9 +78,17 @@ def accepts(module: nn.Module, name: str) -> bool:
 
 
 def prepare(
-    spec: ModelSpec, inputs: Inputs, *, attention_mask: Tensor | None = None
+    spec: ModelSpec,
+    inputs: Inputs,
+    *,
+    attention_mask: Tensor | None = None,
 ) -> Prepared:
     """Make keyword arguments, with masks and positions where rows are padded.
+
+    Args:
+        spec: The model.
+        inputs: As for `run`.
+        attention_mask: As for `run`.
 
     Raises:
         InputError: The inputs are of no known kind, empty, or too long.
@@ -95,19 +110,17 @@ def prepare(
     else:
         mask = given.get("attention_mask")
     given.pop("attention_mask", None)
-    frame = _frame(source, mask)
-    unpadded = spec.engine.arch.unpadded
-    if unpadded and frame.starts is not None and any(frame.starts):
-        raise InputError(
-            f"rows are padded on the left, and {unpadded}",
-            "padding on the right, or none",
-            "Use `to_tokens(..., padding_side='right')`",
-        )
+    if spec.engine.arch.keeps_cache:
+        given.setdefault("use_cache", True)
+    frame = _frame(source[:: spec.engine.rows], mask)
+    _check_padding(spec, frame)
     if mask is not None and frame.starts is not None:
         given["attention_mask"] = mask.bool().long()
         _place_positions(spec, given, mask)
     if not spec.is_encoder_decoder:
-        return Prepared(kwargs=given, frames={"": frame})
+        others: Mapping[str, Stack] = spec.engine.arch.others
+        alike = (name for name, stack in others.items() if stack.same_positions)
+        return Prepared(kwargs=given, frames={"": frame, **dict.fromkeys(alike, frame)})
     return _with_decoder(spec, given, frame)
 
 
@@ -129,6 +142,27 @@ def _without_tokens(spec: ModelSpec, given: Mapping[str, Any]) -> Prepared:
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
     return _with_decoder(spec, dict(given), frame)
+
+
+def _check_padding(spec: ModelSpec, frame: Frame) -> None:
+    """Refuse padding that HuggingFace's own model does not leave out."""
+    machinery: Machinery = spec.engine
+    if frame.starts is None:
+        return
+    maskless = machinery.arch.maskless
+    if maskless:
+        raise InputError(
+            f"rows are padded, and {maskless}",
+            "rows of one length",
+            "Run rows of other lengths apart",
+        )
+    unpadded = machinery.unpadded
+    if unpadded and any(frame.starts):
+        raise InputError(
+            f"rows are padded on the left, and {unpadded}",
+            "padding on the right, or none",
+            "Use `to_tokens(..., padding_side='right')`",
+        )
 
 
 def _check_transforms(spec: ModelSpec) -> None:
@@ -189,6 +223,13 @@ def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> No
     if not inputs_embeds and (source.is_floating_point() or source.dtype == torch.bool):
         raise InputError(
             f"the tokens are {source.dtype}", "integers", "Use `funlens.to_tokens`"
+        )
+    rows = spec.engine.rows
+    if source.shape[0] % rows:
+        raise InputError(
+            f"there are {source.shape[0]} rows of ids",
+            f"a multiple of {rows}, one for each codebook",
+            "Put the codebooks of an example below each other",
         )
     if spec.n_ctx is not None and source.shape[1] > spec.n_ctx:
         raise InputError(
@@ -289,6 +330,8 @@ def _ints(tensor: Tensor) -> tuple[int, ...]:
 
 def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> None:
     """Count positions from each row's first real token."""
+    if spec.engine.stack("").counts_tokens:
+        return
     if "position_ids" not in given and accepts(spec.module, "position_ids"):
         counted = mask.bool().long().cumsum(-1) - 1
         first = spec.engine.first_position
@@ -298,6 +341,9 @@ def _place_positions(spec: ModelSpec, given: dict[str, Any], mask: Tensor) -> No
 def _with_decoder(spec: ModelSpec, given: dict[str, Any], frame: Frame) -> Prepared:
     name = next((word for word in _DECODER if word in given), "decoder_input_ids")
     if name not in given:
+        if spec.engine.shifts:
+            main = Frame(batch=frame.batch, n_pos=frame.n_pos)
+            return Prepared(kwargs=given, frames={"": main, "encoder": frame})
         start = getattr(spec.engine.config, "decoder_start_token_id", None)
         if start is None:
             raise InputError(

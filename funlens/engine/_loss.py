@@ -34,10 +34,11 @@ def loss_per_token(
     Raises:
         InputError: The model is not causal, or one token is too few.
     """
-    if not spec.is_causal or spec.is_encoder_decoder:
+    makes_words = spec.engine.head == "words"
+    if not spec.is_causal or spec.is_encoder_decoder or not makes_words:
         raise InputError(
-            f"{spec.model_type} does not predict the next token",
-            "a causal model",
+            f"{spec.name} does not predict the next token",
+            "a causal model with a language head",
             "Compute the loss from `run`'s logits",
         )
     prepared = prepare(spec, inputs, attention_mask=attention_mask)

@@ -1,7 +1,7 @@
 """The plan of a run: what happens at which tap. Every fault is found here."""
 
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from typing import Final
@@ -40,7 +40,17 @@ from funlens.errors import (
 )
 
 _MOST_PLANS: Final = 32  # a spec is asked for few kinds of capture
-_AFTER_MID: Final = ("mlp_out", "dense_out")
+_STREAM: Final = ("resid_pre", "resid_mid", "resid_post")
+_IN_ORDER: Final = (
+    "resid_pre",
+    "attn_out",
+    "ssm_out",
+    "cross_out",
+    "resid_mid",
+    "mlp_out",
+    "dense_out",
+    "resid_post",
+)
 _INSIDE: Final = frozenset({"scores", "pattern"})
 _NEEDS_EAGER: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
 
@@ -80,8 +90,9 @@ class Act:
         edits: Interventions in the order given.
         backward: Interventions on the gradient.
         keeps: Captures.
-        stash: Name under which the value is kept for the end of the block.
-        rejoin: Names of the values whose sum replaces the block's output.
+        stash: Name under which the value is kept for the sums that follow.
+        rejoin: Names of what a stream was and has become, and of what was added since:
+            their sum replaces the value.
     """
 
     tap: Tap
@@ -116,10 +127,44 @@ def named(index: int, record: Intervention) -> str:
     return f"interventions[{index}] ({type(record).__name__})"
 
 
+def lacking(spec: ModelSpec, site: Site, given: Mapping[str, object]) -> str:
+    """Name the input without which a site is not met; empty where nothing lacks."""
+    tap = spec.engine.taps.get(site.whole)
+    name = "" if tap is None else tap.given
+    return name if name and given.get(name) is None else ""
+
+
+def check_given(
+    spec: ModelSpec,
+    plan: Plan,
+    given: Mapping[str, object],
+    bounds: Sequence[Site] = (),
+) -> None:
+    """Refuse sites that are only met with an input that is not there."""
+    machinery: Machinery = spec.engine
+    if not machinery.asks_inputs:
+        return
+    edited = (record.site for record in plan.interventions)
+    for site in (*edited, *plan.captured, *bounds):
+        name = lacking(spec, site, given)
+        if name:
+            raise InputError(
+                f"{site} is only met where the model is given `{name}`",
+                "it among the inputs",
+                "Pass a mapping that holds it, or leave the site out",
+            )
+
+
 def captured_sites(
-    spec: ModelSpec, capture: Sequence[SiteLike] | Every
+    spec: ModelSpec, capture: Sequence[SiteLike] | Every, given: Mapping[str, object]
 ) -> tuple[Site, ...]:
     """Spell out which sites a capture means.
+
+    Args:
+        spec: The model.
+        capture: Sites, parts in all layers, or names. Of all sites, or all layers,
+            those are left out that are only met with an input that is not there.
+        given: The model's inputs.
 
     Raises:
         SiteNotFoundError: The model has no such site.
@@ -127,7 +172,8 @@ def captured_sites(
         ExceptionGroup: Several sites that are not there.
     """
     if isinstance(capture, Every):
-        return tuple(i.site for i in spec.sites if i.site.part != "head_result")
+        every = tuple(i.site for i in spec.sites if i.site.part != "head_result")
+        return _met(spec, every, given)
     if isinstance(capture, (str, Site, Part)):
         raise InputError("`capture` is one site", "a list", "Write `[site]`")
     if not capture:
@@ -138,11 +184,24 @@ def captured_sites(
     faults: list[FunlensError] = []
     for like in capture:
         try:
-            found.update(dict.fromkeys(sites_meant(spec, like)))
+            wanted = sites_meant(spec, like)
         except FunlensError as error:
             faults.append(error)
+            continue
+        if not isinstance(like, Site):
+            wanted = _met(spec, wanted, given) or wanted
+        found.update(dict.fromkeys(wanted))
     raise_all(faults)
     return tuple(found)
+
+
+def _met(
+    spec: ModelSpec, wanted: tuple[Site, ...], given: Mapping[str, object]
+) -> tuple[Site, ...]:
+    machinery: Machinery = spec.engine
+    if not machinery.asks_inputs:
+        return wanted
+    return tuple(site for site in wanted if not lacking(spec, site, given))
 
 
 def sites_meant(spec: ModelSpec, like: SiteLike) -> tuple[Site, ...]:
@@ -193,7 +252,7 @@ def axis_sizes(
         "source": frames.get("encoder", UNKNOWN).n_pos,
     }
     return {
-        axis: size if isinstance(size, int) else known.get(axis, 0)
+        axis: size if isinstance(size, int) else known.get(size, 0)
         for axis, size in zip(info.axes, info.shape, strict=True)
     }
 
@@ -394,7 +453,7 @@ def _laid_out(
 ) -> Plan:
     machinery: Machinery = spec.engine
     acts: defaultdict[Point, list[Act]] = defaultdict(list)
-    stashed: set[tuple[str, int | None]] = set()
+    moved: set[Site] = set()
     for site in machinery.ordered(dict.fromkeys([*edits, *keeps])):
         tap = machinery.taps[site]
         here = edits.get(site, ())
@@ -405,11 +464,10 @@ def _laid_out(
             keeps=tuple(keeps.get(site, ())),
         )
         if tap.rejoins and (here or (links and not tap.read_only)):
-            stashed.add((site.stack, site.layer))
-            act = attrs.evolve(act, stash=f"mid.{site}")
+            moved.add(site)
         acts[tap.path, tap.side].append(act)
-    for stack, layer in stashed:
-        _rejoin(machinery, acts, stack, layer)
+    for stack in {site.stack for site in moved}:
+        _carry(machinery, acts, {site for site in moved if site.stack == stack})
     inside = frozenset(
         path for path, side in acts if side in _INSIDE or side == "linear"
     ) | _inside_of_families(machinery, acts)
@@ -429,21 +487,49 @@ def _inside_of_families(
     return found & machinery.watched
 
 
-def _rejoin(
-    machinery: Machinery,
-    acts: defaultdict[Point, list[Act]],
-    stack: str,
-    layer: int | None,
+def _carry(
+    machinery: Machinery, acts: defaultdict[Point, list[Act]], moved: set[Site]
 ) -> None:
-    """Let an edit of the stream within a block also reach the sum at its end."""
-    places = {
-        part: machinery.taps.get(Site(part=part, layer=layer, stack=stack))
-        for part in ("resid_mid", *_AFTER_MID, "resid_post")
-    }
-    held = {part: tap for part, tap in places.items() if tap is not None}
-    mid, post = held.pop("resid_mid"), held.pop("resid_post")
-    names = [f"mid.{mid.site}.was", f"mid.{mid.site}"]
-    for tap in held.values():
-        names.append(f"out.{tap.site}")
-        acts[tap.path, tap.side].append(Act(tap=tap, stash=names[-1]))
-    acts[post.path, post.side].insert(0, Act(tap=post, rejoin=tuple(names)))
+    """Let edits of a stream within a block reach the sums that follow.
+
+    The model adds to the stream that it had before, so where that was changed the
+    sum is made anew, up to the first place where the model goes on with what it finds.
+    """
+
+    def moves(act: Act) -> bool:
+        return bool(act.rejoin) or act.tap.site in moved
+
+    carried: Tap | None = None
+    names: list[str] = []
+    for tap in _stream_of(machinery, moved):
+        point = (tap.path, tap.side)
+        if carried is not None and point == (carried.path, carried.side):
+            continue
+        if tap.site.part not in _STREAM:
+            if carried is not None:
+                names.append(f"out.{tap.site}")
+                acts[point].append(Act(tap=tap, stash=names[-1]))
+            continue
+        if carried is not None:
+            acts[point].insert(0, Act(tap=tap, rejoin=tuple(names)))
+        goes_on = tap.rejoins and (
+            carried is not None or any(map(moves, acts.get(point, ())))
+        )
+        carried = tap if goes_on else None
+        if goes_on:
+            names = [f"was.{tap.site}", f"now.{tap.site}"]
+            acts[point].insert(0, Act(tap=tap, stash=names[0]))
+            after = max(i for i, act in enumerate(acts[point]) if moves(act)) + 1
+            acts[point].insert(after, Act(tap=tap, stash=names[1]))
+
+
+def _stream_of(machinery: Machinery, moved: set[Site]) -> Iterator[Tap]:
+    """Go through a stack's stream and what is added to it, from the first edit on."""
+    (stack,) = {site.stack for site in moved}
+    first = min(site.layer or 0 for site in moved)
+    last = max(site.layer or 0 for site in machinery.taps if site.stack == stack)
+    for layer in range(first, last + 1):
+        for part in _IN_ORDER:
+            tap = machinery.taps.get(Site(part=part, layer=layer, stack=stack))
+            if tap is not None:
+                yield tap

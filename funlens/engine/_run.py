@@ -16,8 +16,11 @@ from funlens.adapters import (
     is_forward_mode,
     is_functional,
     is_offloaded,
+    output_of,
 )
 from funlens.data import (
+    ENTERING,
+    LEAVING,
     ActivationCache,
     Backward,
     Intervention,
@@ -29,7 +32,6 @@ from funlens.data import (
 )
 from funlens.engine._edits import tensors
 from funlens.engine._inputs import (
-    Frame,
     Inputs,
     Prepared,
     accepts,
@@ -41,6 +43,7 @@ from funlens.engine._plan import (
     Every,
     Plan,
     captured_sites,
+    check_given,
     make_plan,
     named,
     records,
@@ -96,7 +99,8 @@ def run(
 ) -> Tensor:
     """Run a model and give its logits.
 
-    Without interventions these are HuggingFace's logits, bit for bit.
+    Without interventions these are HuggingFace's logits, bit for bit. A model without
+    a head gives its last hidden state.
 
     Args:
         spec: The model.
@@ -116,8 +120,9 @@ def run(
         finite: Whether to refuse NaN and infinity made by an edit.
 
     Returns:
-        Logits `[batch, pos, vocab]`, after caps and scale; with `stop_at_layer` the
-        residual `[batch, pos, d_model]`.
+        Logits `[batch, pos, vocab]`, after caps and scale; of a classifier of rows
+        `[batch, label]`; without a head, or with `stop_at_layer`, `[batch, pos,
+        d_model]`.
 
     Raises:
         FunlensError: Anything asked for that cannot be done, before the model runs.
@@ -198,7 +203,7 @@ def run_with_cache(
         finite=finite,
     )
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
-    wanted = captured_sites(spec, capture)
+    wanted = captured_sites(spec, capture, prepared.kwargs)
     if isinstance(capture, Every):
         wanted = _reached(spec, wanted, options)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
@@ -219,7 +224,7 @@ class _Instrumented(AbstractContextManager[Callable[[Inputs], Run]]):
 
     spec: ModelSpec
     interventions: tuple[Intervention, ...]
-    capture: tuple[Site, ...] | Every
+    capture: tuple[SiteLike, ...] | Every
 
     def __enter__(self) -> Callable[[Inputs], Run]:
         """Give the function; entering twice gives it twice."""
@@ -255,11 +260,11 @@ def instrumented(
         SiteNotFoundError: The model has no such site.
         OptionError: The interventions are no list of interventions.
     """
-    every = isinstance(capture, Every)
+    captured_sites(spec, capture, {})  # checks them; what is met, inputs tell
     return _Instrumented(
         spec=spec,
         interventions=tuple(records(interventions)),
-        capture=capture if every else captured_sites(spec, capture),
+        capture=capture if isinstance(capture, Every) else tuple(capture),
     )
 
 
@@ -275,14 +280,14 @@ def _bare(
     if torch.compiler.is_compiling():
         kwargs = compiled_kwargs(spec, inputs, attention_mask)
         with nullcontext() if grad else torch.no_grad():
-            return _called(machinery.bare(), kwargs).logits
+            return output_of(_called(machinery.bare(), kwargs))
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     options = Options(grad=grad)
-    if is_forward_mode() or _shift(spec, prepared) is not None:
+    if is_forward_mode() or _shifts(spec, prepared):
         plan = make_plan(spec, prepared.frames, ())
         return traced(spec, prepared, plan, options=options)[0]
     with _recording(spec, grad=_wants_grad((), options, prepared)):
-        return _called(machinery.bare(), prepared.kwargs).logits
+        return output_of(_called(machinery.bare(), prepared.kwargs))
 
 
 def _called(module: nn.Module, kwargs: Mapping[str, Any]) -> Any:
@@ -386,6 +391,7 @@ def traced(
     machinery: Machinery = spec.engine
     grad = links or _wants_grad(plan.interventions, options, prepared)
     _check_backward(plan.interventions, grad=grad)
+    check_given(spec, plan, prepared.kwargs, _bounds(spec, options))
     trace = Trace(
         plan,
         machinery,
@@ -397,8 +403,8 @@ def traced(
         forces_eager=is_forward_mode()
         or (machinery.arch.biased_masks and (grad or is_functional())),
     )
-    trace.shift = _shift(spec, prepared)
-    _set_bounds(spec, trace, options, prepared.main)
+    trace.shifts = _shifts(spec, prepared)
+    _set_bounds(spec, trace, options, prepared)
     _set_logits(spec, trace, options, prepared)
     eager = plan.needs_eager or trace.forces_eager
     lent: AbstractContextManager[nn.Module] = (
@@ -426,13 +432,13 @@ def _entered(
         else:
             more = {"use_cache": False} if accepts(module, "use_cache") else {}
             out = torch.func.functional_call(
-                module, dict(params), (), {**kwargs, **more}
+                module, dict(params), (), {**more, **kwargs}
             )
     except Stop as stop:
         return stop.residual
     finally:
         ACTIVE.reset(token)
-    return out.logits
+    return output_of(out)
 
 
 def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
@@ -491,49 +497,87 @@ def _asked(plan: Plan) -> Iterator[tuple[str, Site]]:
         yield "the capture", site
 
 
-def _set_bounds(spec: ModelSpec, trace: Trace, options: Options, frame: Frame) -> None:
+def _bounds(spec: ModelSpec, options: Options) -> tuple[Site, ...]:
+    """Give the streams that a run is told to begin with and to end at.
+
+    Raises:
+        OptionError: The model has no such layer.
+    """
+    entering, leaving = ENTERING[spec.n_streams > 1], LEAVING[spec.n_streams > 1]
+    n_layers = spec.n_layers
+    found: list[Site] = []
+    if options.stop_at_layer is not None:
+        stop = _layer("stop_at_layer", options.stop_at_layer, n_layers)
+        is_last = stop == n_layers
+        part = leaving if is_last else entering
+        found.append(Site(part=part, layer=stop - is_last))
+    if options.start_at_layer is not None:
+        start = _layer("start_at_layer", options.start_at_layer, n_layers - 1)
+        found.append(Site(part=entering, layer=start))
+    return tuple(found)
+
+
+def _layer(option: str, layer: int, last: int) -> int:
+    if not 0 <= layer <= last:
+        raise OptionError(option, f"layer {layer} of 0..{last}", (f"0..{last}",))
+    return layer
+
+
+def _check_skip(machinery: Machinery, start: int, prepared: Prepared) -> None:
+    """Refuse to leave out blocks that cannot be."""
+    why = machinery.why_no_skip(prepared.kwargs)
+    if why:
+        raise OptionError("start_at_layer", f"no block can be left out: {why}")
+    if start not in machinery.begins:
+        raise OptionError(
+            "start_at_layer",
+            f"layer {start} begins within a block of HuggingFace's, which can only be "
+            "left out whole",
+        )
+
+
+def _set_bounds(
+    spec: ModelSpec, trace: Trace, options: Options, prepared: Prepared
+) -> None:
     machinery: Machinery = spec.engine
+    frame = prepared.main
     start, stop = options.start_at_layer, options.stop_at_layer
     if (start is None) != (options.residual is None):
         raise OptionError(
             "start_at_layer", "it goes with `residual`, and one of them is missing"
         )
+    bounds = _bounds(spec, options)
     if stop is not None:
-        if not 0 <= stop <= spec.n_layers:
-            problem = f"layer {stop} of {spec.n_layers}"
-            raise OptionError("stop_at_layer", problem, (f"0..{spec.n_layers}",))
-        last = stop == spec.n_layers
-        point: Point = (machinery.blocks[stop - last], "out" if last else "in")
-        trace.stop = point
+        trace.stop = machinery.taps[bounds[0]]
     if start is not None and options.residual is not None:
-        if not 0 <= start < spec.n_layers:
-            problem = f"layer {start} of {spec.n_layers}"
-            raise OptionError("start_at_layer", problem, (f"0..{spec.n_layers - 1}",))
-        if not machinery.can_skip:
-            raise OptionError(
-                "start_at_layer",
-                f"the blocks of {spec.model_type} pass more than "
-                "the residual to each other, so none can be left out",
-            )
-        expected = (frame.batch, frame.n_pos, spec.d_model)
+        _check_skip(machinery, start, prepared)
+        known = {"batch": frame.batch, "pos": frame.n_pos, "stream": spec.n_streams}
+        axes = bounds[-1].axes
+        expected = tuple(known.get(axis, spec.d_model) for axis in axes)
         if tuple(options.residual.shape) != expected:
             shape = tuple(options.residual.shape)
-            raise ShapeError("residual", shape, expected, ("batch", "pos", "d_model"))
-        trace.start = (machinery.blocks[start], options.residual)
+            raise ShapeError("residual", shape, expected, axes)
+        trace.start = (machinery.taps[bounds[-1]], options.residual)
         trace.skipped = frozenset(machinery.blocks[:start])
 
 
-def _shift(spec: ModelSpec, prepared: Prepared) -> tuple[Point, tuple[int, ...]] | None:
+def _shifts(spec: ModelSpec, prepared: Prepared) -> dict[Point, tuple[int, ...]]:
     """Tell where learned positions are counted from each row's first token.
 
-    Nowhere, if nothing is padded on the left or the model is told its positions.
+    Nowhere, if nothing is padded on the left, or the model counts by itself or is told
+    its positions.
     """
-    tap = spec.engine.taps.get(Site(part="pos_embed"))
-    starts = prepared.main.starts
-    is_told = "position_ids" in prepared.kwargs
-    if tap is None or starts is None or not any(starts) or is_told:
-        return None
-    return (tap.path, tap.side), starts
+    machinery: Machinery = spec.engine
+    told = "position_ids" in prepared.kwargs
+    found: dict[Point, tuple[int, ...]] = {}
+    for name, frame in prepared.frames.items():
+        tap = machinery.taps.get(Site(part="pos_embed", stack=name))
+        is_first = name == "encoder" or not spec.is_encoder_decoder
+        if tap is None or frame.starts is None or (told and is_first):
+            continue
+        if any(frame.starts) and not machinery.stack(name).counts_tokens:
+            found[tap.path, tap.side] = frame.starts
+    return found
 
 
 def _set_logits(
@@ -574,7 +618,7 @@ def _passes(spec: ModelSpec, site: Site, options: Options) -> bool:
         is_before = site.part in {"embed", "pos_embed"}
         return start is None if is_before else stop is None
     end = spec.n_layers if stop is None else stop
-    enters_end = site.layer == stop and site.part == "resid_pre"
+    enters_end = site.layer == stop and site.part in ENTERING
     return (start or 0) <= site.layer < end or enters_end
 
 

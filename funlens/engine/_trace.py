@@ -14,12 +14,15 @@ from funlens.adapters import (
     Tap,
     head_results,
     norm_scale,
+    output_of,
     unless_same,
+    with_output,
     with_scale,
 )
 from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
 from funlens.engine._backward import with_gradient
 from funlens.engine._edits import changed
+from funlens.engine._front import Cuts, cut, cuts_of, put_back
 from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
 from funlens.engine._where import WHOLE, Axis, Window, selected, written
@@ -62,10 +65,11 @@ class Trace:
         self.moved: tuple[Tensor, Tensor] | None = None
         self.offset = 0
         self.seen = 0
-        self.start: tuple[str, Tensor] | None = None
+        self.start: tuple[Tap, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
-        self.stop: Point | None = None
-        self.shift: tuple[Point, tuple[int, ...]] | None = None
+        self.stop: Tap | None = None
+        self.visits: dict[Point, int] = {}
+        self.shifts: Mapping[Point, tuple[int, ...]] = {}
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
         self.captured: dict[Site, list[Tensor]] = {}
         self.passed: set[Site] = set()
@@ -82,10 +86,10 @@ class Trace:
         """Tell whether the run looks at a point."""
         return (
             point in self.plan.acts
-            or point == self.stop
-            or (self.start is not None and point == (self.start[0], "in"))
+            or (self.stop is not None and point == self.stop.point)
+            or (self.start is not None and point == self.start[0].point)
             or (self.logits_at is not None and point == self.logits_at[0])
-            or (self.shift is not None and point == self.shift[0])
+            or point in self.shifts
         )
 
     def wants_inside(self, path: str) -> bool:
@@ -101,6 +105,7 @@ class Trace:
         self.offset = 0 if is_whole else self.seen
         self.seen = self.offset + n_pos
         self.passed.clear()
+        self.visits.clear()
 
     def skips(self, path: str) -> bool:
         """Tell whether a block is left out."""
@@ -108,28 +113,48 @@ class Trace:
 
     def act(self, point: Point, raw: Any, seen: Seen) -> Any:
         """Do what the plan says at a point."""
-        if self.start is not None and point == (self.start[0], "in"):
-            raw = self.start[1]
-        if self.shift is not None and point == self.shift[0]:
-            raw = _shifted(raw, self.shift[1])
+        if self.start is not None and point == self.start[0].point:
+            raw = self._started(*self.start, raw, seen)
+        if point in self.shifts:
+            raw = _shifted(raw, self.shifts[point])
+        visit = self._visit(point)
         for step in self.plan.acts.get(point, ()):
-            raw = self._step(step, raw, seen)
+            if step.tap.visit is None or step.tap.visit == visit:
+                raw = self._step(step, raw, seen)
         if self.logits_at is not None and point == self.logits_at[0]:
             raw = selected(raw, self.logits_at[1])
-        if point == self.stop:
-            raise Stop(_tensor_of(raw, 0))
+        stop = self.stop
+        if stop is not None and point == stop.point and stop.visit in {None, visit}:
+            tensor = output_of(raw, stop.index)
+            raise Stop(self._read(stop, tensor, seen))
         return raw
 
+    def _visit(self, point: Point) -> int | None:
+        """Count how often a forward came to a point, where that can be often."""
+        if not self.machinery.has_visits:
+            return None
+        self.visits[point] = self.visits.get(point, -1) + 1
+        return self.visits[point]
+
+    def _started(self, tap: Tap, residual: Tensor, raw: Any, seen: Seen) -> Any:
+        """Give the residual that a run starts from, as the model would hold it."""
+        tensor = output_of(raw, tap.index)
+        value = self._read(tap, tensor, seen)
+        new = self._write(tap, tensor, (value, residual), seen)
+        return with_output(raw, new, tap.index)
+
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
-        tensor = _tensor_of(raw, step.tap.index)
-        if step.rejoin:
-            return _put(raw, step.tap.index, self._rejoined(step, tensor))
+        tensor = output_of(raw, step.tap.index)
         value = self._read(step.tap, tensor, seen)
+        if step.rejoin:
+            values = (value, self._rejoined(step, value))
+            joined = self._write(step.tap, tensor, values, seen)
+            return with_output(raw, joined, step.tap.index)
         window = self._window(step.tap, value)
         new, passed = self._changed(step, value, window)
         if passed is not value:
-            values = (value, passed)
-            raw = _put(raw, step.tap.index, self._write(step.tap, tensor, values, seen))
+            changed_back = self._write(step.tap, tensor, (value, passed), seen)
+            raw = with_output(raw, changed_back, step.tap.index)
         for keep in step.keeps:
             shown, start = self._shown(step.tap, new, window)
             part = selected(shown, keep.where, start)
@@ -137,7 +162,6 @@ class Trace:
                 self._keep(keep.site, part, in_place=step.tap.in_place)
         if step.stash:
             self.stashes[step.stash] = passed
-            self.stashes[f"{step.stash}.was"] = value
         return raw
 
     def _changed(
@@ -156,11 +180,11 @@ class Trace:
             passed = passed.clone()
         return new, passed
 
-    def _rejoined(self, step: Act, tensor: Tensor) -> Tensor:
-        """Let a change within a block reach the sum at its end."""
-        was, mid, *outs = (self.stashes.pop(name) for name in step.rejoin)
+    def _rejoined(self, step: Act, value: Tensor) -> Tensor:
+        """Let a change within a block reach a sum that follows."""
+        was, moved, *outs = (self.stashes.pop(name) for name in step.rejoin)
         added = outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
-        return unless_same(mid == was, tensor, mid + added)
+        return unless_same(moved == was, value, moved + added)
 
     def _keep(self, site: Site, part: Tensor, *, in_place: bool) -> None:
         """Keep what a forward has at a site; of several times, the first.
@@ -251,21 +275,58 @@ class Trace:
         return self.generators[index]
 
     def _read(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
+        """Give what a site shows of a tensor."""
+        whole = self._whole(tap, tensor, seen)
+        shown = self._front(tap, whole) if tap.overhangs else whole
+        return cut(shown, self._cuts(tap, shown))
+
+    def _cuts(self, tap: Tap, whole: Tensor) -> Cuts:
+        if not tap.front:
+            return ()
+        window = self.seen - self.offset
+        return cuts_of(tap.site, whole, window=window, seen=self.seen)
+
+    def _whole(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
         batch = self.frames.get(tap.site.stack, UNKNOWN).batch or 1
-        if tap.side == "scale":
-            entered = tap.view.read(seen.entered, batch)
+        if tap.side in {"scale", "heads"}:
+            entered = tap.view.read(_rows_first(tap, seen.entered), batch)
+            if tap.side == "heads":
+                return head_results(seen.module, entered)
             centered = type(seen.module) in self.machinery.centered
             return norm_scale(seen.module, entered, centered=centered)
-        if tap.side == "heads":
-            return head_results(seen.module, tap.view.read(seen.entered, batch))
-        return tap.view.read(tensor, batch)
+        return tap.view.read(_rows_first(tap, tensor), batch)
+
+    def _front(self, tap: Tap, whole: Tensor) -> Tensor:
+        """Leave out the positions that the model adds behind the tokens'."""
+        frame = self.frames.get(tap.site.stack, UNKNOWN)
+        here = frame.n_pos if tap.site.stack else self.seen - self.offset
+        every = frame.n_pos if tap.site.stack else self.seen
+        known = {"pos": every if tap.all_keys else here, "query": here, "key": every}
+        for at, axis in enumerate(tap.site.axes):
+            if axis in known:
+                whole = whole.narrow(at, 0, min(known[axis], whole.shape[at]))
+        return whole
 
     def _write(
         self, tap: Tap, tensor: Tensor, values: tuple[Tensor, Tensor], seen: Seen
     ) -> Tensor:
+        """Give the tensor that shows another value."""
+        if tap.overhangs:
+            whole = self._whole(tap, tensor, seen)
+            values = (whole, _with_front(whole, values[1]))
+        return _rows_first(
+            tap, self._rewritten(tap, _rows_first(tap, tensor), values, seen)
+        )
+
+    def _rewritten(
+        self, tap: Tap, tensor: Tensor, values: tuple[Tensor, Tensor], seen: Seen
+    ) -> Tensor:
         value, new = values
+        if tap.front:
+            value = self._whole(tap, tensor, seen)
+            new = put_back(value, new, self._cuts(tap, value))
         if tap.side == "scale":
-            folded = (part.reshape(*tensor.shape[:-1], 1) for part in values)
+            folded = (part.reshape(*tensor.shape[:-1], 1) for part in (value, new))
             return with_scale(seen.module, tensor, *folded)
         if tap.side == "heads":
             moved = (new - value).sum(-2)
@@ -321,6 +382,25 @@ def _wanting(value: Tensor) -> Tensor:
     return value.requires_grad_() if is_leaf else value
 
 
+def _rows_first(tap: Tap, tensor: Tensor) -> Tensor:
+    """Swap axes, there and back, where they do not stand as on the site."""
+    match tap.layout:
+        case "bpd":
+            return tensor
+        case "pbd":
+            return tensor.transpose(0, 1)
+        case "bdp":
+            return tensor.transpose(1, 2)
+
+
+def _with_front(whole: Tensor, front: Tensor) -> Tensor:
+    """Put a value before the positions that its site leaves out."""
+    pairs = zip(reversed(whole.shape), reversed(front.shape), strict=True)
+    widths = [width for long, short in pairs for width in (0, long - short)]
+    inside = torch.ones(front.shape, dtype=torch.bool, device=front.device)
+    return torch.where(F.pad(inside, widths), F.pad(front, widths), whole)
+
+
 def _shifted(rows: Tensor, starts: tuple[int, ...]) -> Tensor:
     """Move each row's positions to where its first token stands."""
     every = rows.expand(len(starts), *rows.shape[-2:])
@@ -348,20 +428,3 @@ def _linked(value: Tensor) -> Tensor:
 
 def _root(square: Tensor | None) -> Tensor:
     return torch.zeros(()) if square is None else square.sqrt()
-
-
-def _tensor_of(raw: Any, index: int) -> Tensor:
-    if isinstance(raw, Tensor):
-        return raw
-    if hasattr(raw, "logits"):
-        return raw.logits
-    return raw[index]
-
-
-def _put(raw: Any, index: int, new: Tensor) -> Any:
-    """Put a tensor where another came from, without touching what it came in."""
-    if isinstance(raw, Tensor):
-        return new
-    if hasattr(raw, "logits"):
-        return type(raw)(**{**raw, "logits": new})
-    return type(raw)([*raw[:index], new, *raw[index + 1 :]])

@@ -125,13 +125,15 @@ def resolved(
             found.append(Axis(at=at, moves=moves, holds_keys=holds_keys, since=since))
             continue
         dropped = drops_axis(chosen)
-        if not sizes[axis]:
+        # other keys may stand behind those of the positions
+        size = sizes[axis] or (frame.n_pos if axis == "key" else 0)
+        if not size:
             found.append(Axis(at=at, dropped=dropped, later=chosen))
             continue
         padded = word in POSITION_WORDS
         indices = columns(
             chosen,
-            sizes[axis],
+            size,
             n_rows=frame.batch,
             site=str(site),
             starts=frame.starts if padded else None,

@@ -15,6 +15,7 @@ from funlens.testing._laws_edits import (
     all_editable,
     neutral_edits,
     own_value,
+    restart,
     transplant,
 )
 from funlens.testing._laws_files import stored
@@ -87,7 +88,9 @@ def example_inputs(
 
     room = _COLUMNS if spec.n_ctx is None else max(1, spec.n_ctx - PADS)
     drawn = {"input_ids": draw(min(_COLUMNS, room)).to(spec.device)}
-    if spec.is_encoder_decoder:
+    if spec.engine.head == "sequences" and spec.is_encoder_decoder:
+        drawn["input_ids"][:, -1] = spec.engine.config.eos_token_id  # where it looks
+    elif spec.is_encoder_decoder:
         drawn["decoder_input_ids"] = draw(_COLUMNS - 2).to(spec.device)
     return drawn
 
@@ -103,6 +106,7 @@ LAWS: Final[tuple[Callable[[Subject], LawResult], ...]] = (
     all_editable,
     neutral_edits,
     transplant,
+    restart,
     batch,
     padding,
     vmap_loops,

@@ -21,8 +21,8 @@ from funlens.testing._subject import LawResult, Subject, worst
 
 def stored(subject: Subject) -> LawResult:
     """The cache and interventions on it, through files and through pickle."""
-    first = Site(part="resid_pre", layer=0)
-    vector = subject.cache[first][0, 0]
+    first = Site(part=subject.entering, layer=0)
+    vector = subject.cache[first].flatten(0, -2)[0]
     edits: list[Intervention] = [
         Patch(site, subject.cache) for site in subject.cache if site.layer == 0
     ]

@@ -3,23 +3,37 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from funlens.adapters import Machinery, output_of
 from funlens.data import Part, Site, Zero
 from funlens.engine import run, run_with_cache
-from funlens.testing._subject import PADS, LawResult, Subject, differ, exactly, worst
+from funlens.testing._subject import (
+    PADS,
+    LawResult,
+    Subject,
+    differ,
+    exactly,
+    padded,
+    worst,
+)
 
 
 @torch.no_grad()
 def same_logits(subject: Subject) -> LawResult:
     module: Any = subject.untouched or subject.spec.module
-    expected = module(**subject.inputs).logits
+    machinery: Machinery = subject.spec.engine
+    more = {"use_cache": False} if machinery.arch.uncached else {}
+    expected = output_of(module(**subject.inputs, **more))
     plain = run(subject.spec, subject.inputs)
-    kept, _ = run_with_cache(subject.spec, subject.inputs, capture=[Part("resid_post")])
+    kept, _ = run_with_cache(
+        subject.spec, subject.inputs, capture=[Part(subject.leaving)]
+    )
     found = {
         "run": exactly(plain, expected),
         "run_with_cache": exactly(kept, expected),
     }
-    return worst("logits are HuggingFace's, bit for bit", found, 0.0)
+    return worst("the output is HuggingFace's, bit for bit", found, 0.0)
 
 
 @torch.no_grad()
@@ -31,9 +45,15 @@ def batch(subject: Subject) -> LawResult:
         return worst(law, {}, 0.0, why_not=mixes)
     whole = run(spec, subject.inputs)
     found: dict[str, float] = {}
-    for row in range(whole.shape[0]):
-        alone = {name: held[row : row + 1] for name, held in subject.inputs.items()}
-        found[f"row {row}"] = differ(run(spec, alone), whole[row : row + 1])
+    n_rows = whole.shape[0] // spec.engine.rows
+    for row in range(n_rows):
+
+        def alone(held: Tensor, row: int = row) -> Tensor:
+            each = held.shape[0] // n_rows
+            return held[row * each : (row + 1) * each]
+
+        one = {name: alone(held) for name, held in subject.inputs.items()}
+        found[f"row {row}"] = differ(run(spec, one), alone(whole))
     return worst(law, found, subject.tolerance)
 
 
@@ -41,27 +61,40 @@ def batch(subject: Subject) -> LawResult:
 def padding(subject: Subject) -> LawResult:
     law = "padding on either side changes no real position"
     spec = subject.spec
-    if spec.engine.arch.mixes_rows:
-        return worst(law, {}, 0.0, why_not=spec.engine.arch.mixes_rows)
-    if spec.is_encoder_decoder:
-        return worst(law, {}, 0.0, why_not="checked on the encoder by the tests")
+    machinery: Machinery = spec.engine
+    arch = machinery.arch
+    why_not = arch.mixes_rows or arch.maskless or machinery.sees_padding
+    if why_not:
+        return worst(law, {}, 0.0, why_not=why_not)
     tokens = subject.inputs["input_ids"]
     if spec.n_ctx is not None and tokens.shape[1] + PADS > spec.n_ctx:
         return worst(law, {}, 0.0, why_not="the input leaves no room for padding")
+    n_pos = tokens.shape[1]
     plain = run(spec, subject.inputs)
-    blank = tokens[:, :1].expand(-1, PADS)
     found: dict[str, float] = {}
-    for side, parts in (("left", (blank, tokens)), ("right", (tokens, blank))):
-        padded = torch.cat(parts, dim=1)
-        mask = torch.cat([torch.ones_like(part) for part in parts], dim=1)
-        real = slice(PADS, None) if side == "left" else slice(0, tokens.shape[1])
-        if side == "left" and spec.engine.arch.unpadded:
+    for side in ("left", "right"):
+        if side == "left" and _is_left_wrong(subject):
             continue
-        mask[:] = 0
-        mask[:, real] = 1
-        got = run(spec, padded, attention_mask=mask)[:, real]
-        found[side] = differ(got, plain)
+        given = padded(subject, side)
+        mask = given.pop("attention_mask")
+        got = run(spec, given, attention_mask=mask)
+        expected = plain
+        if got.shape != plain.shape:
+            real = slice(PADS, None) if side == "left" else slice(0, n_pos)
+            # others may stand in front
+            got, expected = got[:, -n_pos - PADS :][:, real], plain[:, -n_pos:]
+        found[side] = differ(got, expected)
     return worst(law, found, subject.tolerance)
+
+
+def _is_left_wrong(subject: Subject) -> bool:
+    """Tell whether HuggingFace's own model is wrong with padding on the left.
+
+    It masks nothing of a decoder's inputs that it makes from padded ones.
+    """
+    machinery: Machinery = subject.spec.engine
+    made = subject.spec.is_encoder_decoder and "decoder_input_ids" not in subject.inputs
+    return bool(machinery.unpadded) or made
 
 
 @torch.no_grad()
@@ -70,7 +103,7 @@ def unchanged(subject: Subject) -> LawResult:
     state = torch.random.get_rng_state()
     versions = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
     held = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it
-    site = Site(part="resid_post", layer=0)
+    site = Site(part=subject.leaving, layer=0)
     run(spec, subject.inputs, [Zero(site)])
     after = {name: p._version for name, p in spec.module.named_parameters()}  # noqa: SLF001 -- torch has no public name for it
     later = {name: tensor._version for name, tensor in subject.inputs.items()}  # noqa: SLF001 -- torch has no public name for it

@@ -6,18 +6,33 @@ import torch
 from attrs import evolve
 
 from funlens.adapters import Machinery, find, head_results
-from funlens.testing._subject import LawResult, Subject, differ, exactly, worst
+from funlens.data import ENTERING, LEAVING
+from funlens.testing._subject import (
+    LawResult,
+    Subject,
+    differ,
+    exactly,
+    worst,
+)
 
 
 def blocks_join(subject: Subject) -> LawResult:
+    machinery: Machinery = subject.spec.engine
     found: dict[str, float] = {}
+    why = "one layer"
     for stack, layer in subject.stacks():
-        if subject.has("resid_pre", layer + 1, stack):
-            here = subject.at("resid_post", layer, stack)
-            found[f"{stack}{layer}"] = exactly(
-                here, subject.at("resid_pre", layer + 1, stack)
-            )
-    return worst("resid_post(l) == resid_pre(l + 1)", found, 0.0, why_not="one layer")
+        unjoined = machinery.stack(stack).unjoined
+        why = unjoined or why
+        for entering, leaving in zip(ENTERING, LEAVING, strict=True):
+            if subject.has(entering, layer + 1, stack) and not unjoined:
+                note = subject.note(entering, layer + 1, stack)
+                if note:
+                    why = note
+                    continue
+                here = subject.at(leaving, layer, stack)
+                after = subject.at(entering, layer + 1, stack)
+                found[f"{stack}{layer}"] = exactly(here, after)
+    return worst("what leaves a block enters the next", found, 0.0, why_not=why)
 
 
 _WRITERS: Final = ("attn_out", "ssm_out", "cross_out", "mlp_out", "dense_out")
@@ -28,6 +43,9 @@ def writes_sum(subject: Subject) -> LawResult:
     found: dict[str, float] = {}
     notes: dict[str, None] = {}
     for stack, layer in subject.stacks():
+        if not subject.has("resid_post", layer, stack):
+            notes["blocks pass several streams on"] = None
+            continue
         note = subject.note("resid_post", layer, stack)
         if note:
             notes[note] = None
@@ -47,17 +65,18 @@ def writes_sum(subject: Subject) -> LawResult:
 
 def patterns(subject: Subject) -> LawResult:
     law = "pattern rows sum to 1, and see nothing later"
-    machinery: Machinery = subject.spec.engine
     found: dict[str, float] = {}
     for site, pattern in subject.cache.items():
         if site.part not in {"pattern", "cross_pattern"}:
             continue
         off = pattern.float().sum(-1) - 1
-        if machinery.taps[site].note:  # rows sum to less than 1
+        note = subject.note(site.part, site.layer or 0, site.stack)
+        if note:  # rows sum to less than 1
             off = off.clamp(min=0.0)
         found[f"sum {site}"] = float(off.abs().max())
         if subject.spec.is_causal and site.part == "pattern" and not site.stack:
-            found[f"later {site}"] = float(pattern.triu(1).abs().max())
+            own = pattern[..., : pattern.shape[-2]]  # others stand behind these
+            found[f"later {site}"] = float(own.triu(1).abs().max())
     return worst(law, found, subject.tolerance, why_not="no attention")
 
 

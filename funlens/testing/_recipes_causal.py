@@ -240,6 +240,7 @@ _OTHERS: Final = (
         "cpmant",
         dim_ff=32,
         dim_head=4,
+        pad_token_id=0,
         prompt_length=4,
         note="sees both ways; four prompt positions stand before the tokens",
     ),

@@ -14,6 +14,10 @@ _SLIDING: Final = "sliding_attention"
 _FIRST_DENSE: Final = ("dense", "sparse")
 _FIRST_LINEAR: Final = (_LINEAR, _FULL)
 
+# Of few, all can be off for several keys, whose scores then tie; how a tie is broken
+# depends on the length of the row.
+_INDEX_HEADS: Final = 8
+
 DOTS3: Final = {
     "layer_types": (_INDEXED, _SLIDING),
     "num_key_value_heads": 4,
@@ -28,8 +32,8 @@ DOTS3: Final = {
 }
 
 SPARSE_ATTENTION: Final[tuple[Recipe, ...]] = (
-    _recipe("axk2", num_key_value_heads=4),
-    _recipe("deepseek_v32", num_key_value_heads=4),
+    _recipe("axk2", num_key_value_heads=4, index_n_heads=_INDEX_HEADS),
+    _recipe("deepseek_v32", num_key_value_heads=4, index_n_heads=_INDEX_HEADS),
     _recipe(
         "deepseek_v4",
         head_dim=8,
@@ -68,7 +72,12 @@ SPARSE_ATTENTION: Final[tuple[Recipe, ...]] = (
         indexer_types=("full", "shared"),
         num_key_value_heads=4,
     ),
-    _recipe("hy_v4", indexer_types=("full", "shared"), hc_mult=2),
+    _recipe(
+        "hy_v4",
+        indexer_types=("full", "shared"),
+        hc_mult=2,
+        index_n_heads=_INDEX_HEADS,
+    ),
     _recipe(
         "minimax_m3_vl_text",
         dense_intermediate_size=32,

@@ -1,14 +1,14 @@
 """What a law is checked on, and what comes of it."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import torch
 from torch import Tensor, nn
 
 from funlens.adapters import Machinery
-from funlens.data import ActivationCache, ModelSpec, Site
+from funlens.data import ENTERING, LEAVING, ActivationCache, ModelSpec, Site, SiteInfo
 
 TOLERANCE: Final[Mapping[torch.dtype, float]] = {
     torch.float64: 1e-10,  # sums of a few hundred terms of size 1
@@ -85,6 +85,24 @@ class Subject:
         """Tell whether a layer has a part."""
         return Site(part=part, layer=layer, stack=stack) in self.cache
 
+    def sites(self) -> tuple[SiteInfo, ...]:
+        """Give the sites that the input lets the model pass."""
+        return tuple(
+            info
+            for info in self.spec.sites
+            if not info.given or info.given in self.inputs
+        )
+
+    @property
+    def entering(self) -> str:
+        """What enters the blocks of the main stack."""
+        return ENTERING[self.spec.n_streams > 1]
+
+    @property
+    def leaving(self) -> str:
+        """What leaves them."""
+        return LEAVING[self.spec.n_streams > 1]
+
     def at(self, part: str, layer: int, stack: str = "") -> Tensor:
         """Look up what a layer had."""
         return self.cache[Site(part=part, layer=layer, stack=stack)]
@@ -92,13 +110,44 @@ class Subject:
     def note(self, part: str, layer: int, stack: str = "") -> str:
         """Say what does not hold of a site, and why; empty where all does."""
         machinery: Machinery = self.spec.engine
-        return machinery.taps[Site(part=part, layer=layer, stack=stack)].note
+        tap = machinery.taps[Site(part=part, layer=layer, stack=stack)]
+        unseen = machinery.in_front(self.inputs) if part in {"pattern", "z"} else ""
+        return tap.note or (unseen if tap.front else "")
 
     def stacks(self) -> Iterator[tuple[str, int]]:
         """Go through all layers of all stacks."""
         for site in self.cache:
-            if site.part == "resid_pre" and site.layer is not None:
+            if site.part in ENTERING and site.layer is not None:
                 yield site.stack, site.layer
+
+
+def padded(subject: Subject, side: Literal["left", "right"]) -> dict[str, Any]:
+    """Give the inputs with padding in front or behind, and the mask of what is real."""
+    tokens: Tensor = subject.inputs["input_ids"]
+    rows = tokens[:: subject.spec.engine.rows]
+    real = subject.inputs.get("attention_mask", torch.ones_like(rows))
+    given = {**subject.inputs, "attention_mask": real}
+    for name, held in given.items():
+        if name == "encoder_inputs_embeds":  # sound, as many frames for each token
+            frames = PADS * held.shape[1] // tokens.shape[1]
+            blank = torch.zeros_like(held[:, :1]).expand(-1, frames, -1)
+            parts = (blank, held) if side == "left" else (held, blank)
+            given[name] = torch.cat(parts, dim=1)
+        is_by_token = held.ndim > 1 and held.shape[1] == tokens.shape[1]
+        is_kept = held.is_floating_point() or name.startswith("decoder_")
+        if is_by_token and not is_kept:
+            blank = held[:, -1:].expand(-1, PADS, *held.shape[2:])
+            known = _pad_token(subject) if name == "input_ids" else 0
+            blank = blank if known is None else torch.full_like(blank, known)
+            parts = (blank, held) if side == "left" else (held, blank)
+            given[name] = torch.cat(parts, dim=1)
+    return given
+
+
+def _pad_token(subject: Subject) -> int | None:
+    config: Any = subject.spec.engine.config
+    pad: int | None = getattr(config, "pad_token_id", None)
+    return pad
 
 
 def differ(one: Tensor, other: Tensor) -> float:

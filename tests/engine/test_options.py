@@ -119,10 +119,10 @@ def test_run_that_stops_where_it_starts_gives_the_residual_back() -> None:
 @pytest.mark.parametrize(
     ("how", "fragment"),
     [
-        ({"stop_at_layer": -1}, "layer -1 of 2"),
-        ({"stop_at_layer": 3}, "layer 3 of 2"),
-        ({"start_at_layer": 2, "residual": torch.ones(2, 7, 16)}, "layer 2 of 2"),
-        ({"start_at_layer": -1, "residual": torch.ones(2, 7, 16)}, "layer -1 of 2"),
+        ({"stop_at_layer": -1}, "layer -1 of 0"),
+        ({"stop_at_layer": 3}, "layer 3 of 0"),
+        ({"start_at_layer": 2, "residual": torch.ones(2, 7, 16)}, "layer 2 of 0"),
+        ({"start_at_layer": -1, "residual": torch.ones(2, 7, 16)}, "layer -1 of 0"),
         ({"residual": torch.ones(2, 7, 16)}, "one of them is missing"),
         (
             {
