@@ -15,6 +15,7 @@ from funlens.adapters._language import (
     Rounds,
     Stack,
 )
+from funlens.adapters._refits import record_every_cycle
 
 _PLAIN: Final = evolve(SELF, has_rotary=False)
 
@@ -76,6 +77,7 @@ _HRM: Final = Architecture(
         embed_multiplier="embedding_scale",
         ln_final="H_module.final_norm",
     ),
+    refit=record_every_cycle,
 )
 
 _MLLAMA: Final = Architecture(

@@ -32,6 +32,12 @@ class _Turns(nn.ModuleList):
         return getattr(self, f"turn{turn}")
 
 
+def record_every_cycle(module: Any) -> None:
+    """Let HRM record a graph in all of its cycles: it would in the last ones only."""
+    body, config = module.base_model, module.config
+    body.L_bp_cycles_padded = [config.L_cycles] * config.H_cycles
+
+
 def call_layers(module: Any) -> None:
     """Let SqueezeBERT call its layers, rather than their `forward` past all hooks."""
     encoder = module.base_model.encoder

@@ -145,25 +145,34 @@ KEPT: Final = (
 )
 EXPERTS: Final = "which experts a token gets depends on the tokens beside it"
 WINDOW: Final = "HuggingFace's own cache keeps other keys than its mask shows"
+PREDICTS: Final = "HuggingFace puts a token to be predicted behind the text"
 RESCALED: Final = "its first run divides its weights; funlens wants it run before"
 COUNTED: Final = "HuggingFace counts positions otherwise while generating"
 SPARSE: Final = "HuggingFace's own indexer chooses other keys while generating"
 # Where HuggingFace's own generation differs from its own forward, or has no table.
 APART: Final = {
     "axk2": SPARSE,
+    "blt": "HuggingFace's own cache asks its config for what that does not have",
     "camembert": COUNTED,
+    "cpmant": "funlens refuses: its prompt sees both ways",
     "data2vec-text": COUNTED,
+    "deepseek_v4": "its compressed keys depend on the length of the text",
     "deepseek_v32": SPARSE,
     "doge-moe": EXPERTS,
     "glm_moe_dsa": SPARSE,
+    "mllama": "its recipe gives no picture, and not every site is met without one",
     "moshi": WINDOW,
     "mpt": "its scores are shifted by a constant that its pattern does not see",
+    "prophetnet": "its predicting streams depend on the length of the input",
+    "reformer": "funlens refuses it",
     "roberta": COUNTED,
     "roberta-prelayernorm": COUNTED,
     "rwkv": RESCALED,
     "rwkv-rescaled": RESCALED,
+    "xlm": PREDICTS,
     "xlm-roberta": COUNTED,
     "xlm-roberta-xl": COUNTED,
+    "xlnet": PREDICTS,
     "xmod": COUNTED,
 }
 OTHERS: Final = [

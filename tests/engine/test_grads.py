@@ -32,8 +32,10 @@ NAMES: Final = (
 # What cannot be differenced, or not be loaded as it is.
 APART: Final = {
     "falcon-alibi": "its alibi is computed in bfloat16",
+    "inkling2_text": "a product of its attention is of float32 numbers alone",
     "minicpm3": "its runs are rounded to 1e-5: a difference is known to a few percent",
     "xglm": "its mask overflows in float64",
+    "reformer": "funlens refuses it",
     "rwkv-rescaled": "its first run divides its weights; funlens wants it run before",
 }
 OTHERS: Final = [
