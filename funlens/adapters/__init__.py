@@ -209,8 +209,8 @@ __all__ = [
     "tracr_outputs",
     "unless_same",
     "versions",
-    "with_output",
     "weights_of",
+    "with_output",
     "with_scale",
     "with_weights",
 ]

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
+import torch
 from torch import Tensor, nn
 
 from funlens.adapters._active import ACTIVE, Point, Seen
@@ -228,8 +229,8 @@ def _either(own: Callable[..., Any], plain: Callable[..., Any]) -> Callable[...,
 def _make_skippable(block: nn.Module, path: str) -> None:
     """Let a run leave a block out, which then gives what it was given.
 
-    In what the residual comes, and beside how many other values, is seen in one run of
-    the block whose result is dropped, the first time that it is left out.
+    In what the residual comes, and beside how many other values, is seen where the
+    block first runs; where it never did, in one run whose result is dropped.
     """
     forward = block.forward
     seen: list[Any] = []
@@ -237,7 +238,10 @@ def _make_skippable(block: nn.Module, path: str) -> None:
     def skippable(*args: Any, **kwargs: Any) -> Any:
         active = ACTIVE.get()
         if active is None or not active.skips(path):
-            return forward(*args, **kwargs)
+            output = forward(*args, **kwargs)
+            if not seen and not torch.compiler.is_compiling():
+                seen.append(_emptied(output))
+            return output
         if not seen:
             token = ACTIVE.set(None)
             try:

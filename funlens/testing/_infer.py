@@ -1,8 +1,8 @@
 """Describing a model that no table is about: hypotheses, and the laws as their test."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, product
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 import torch
@@ -36,6 +36,52 @@ _LAWS: Final = (
     all_editable,
 )
 _MOST_FAULTS: Final = 3
+# What a hypothesis may say; other words excuse a family from a law, or are about what
+# no other family has.
+_STACK: Final = frozenset(
+    {"blocks", "block", "embed", "embed_multiplier", "pos_embed", "ln_final", "config"}
+)
+_BLOCK: Final = frozenset(
+    {
+        "ln1",
+        "attention",
+        "mixer",
+        "ln1_post",
+        "ln_cross",
+        "cross",
+        "cross_mid",
+        "mid",
+        "ln2",
+        "mlp",
+        "beside",
+        "ln2_post",
+        "parallel",
+        "stream_norm",
+        "multiplier",
+        "needs",
+    }
+)
+_ATTENTION: Final = frozenset(
+    {
+        "path",
+        "q",
+        "k",
+        "v",
+        "fused",
+        "kv",
+        "q_latent",
+        "kv_latent",
+        "needs",
+        "o",
+        "z",
+        "added",
+        "multiplier",
+        "has_rotary",
+        "gated_query",
+        "sink",
+        "repeats_keys",
+    }
+)
 
 
 def infer(
@@ -81,7 +127,9 @@ def _hypotheses(module: nn.Module, tokenizer: Any) -> Iterator[ModelSpec]:
     """Describe a module in every way, those first that excuse least and name most."""
     found: list[ModelSpec] = []
     seen: set[frozenset[tuple[str, ...]]] = set()
-    for table in _tables():
+    parts = cast("Iterator[tuple[str, nn.Module]]", module.named_modules())
+    names = {name for path, _ in parts for name in path.split(".")}
+    for table in _tables(names):
         try:
             spec = from_module(module, tokenizer, adapter=table)
         except FunlensError:  # this table is not about such a module
@@ -105,18 +153,28 @@ def _promise(spec: ModelSpec) -> tuple[bool, bool, bool, int]:
     return spec.has_stream_norm, mixes_twice, not layers["z"], -len(spec.sites)
 
 
-def _tables() -> Iterator[Architecture]:
-    """Combine every known outline of a block with every known way to attend."""
-    kinds = [kind for table in ARCHITECTURES for kind in table.main.kinds]
-    plain = [kind for kind in kinds if kind.can_skip and not kind.unsummed]
-    ways = _once(w for kind in plain for w in kind.attention if not w.changes)
+def _tables(names: Collection[str]) -> Iterator[Architecture]:
+    """Combine every known outline of a block with every known way to attend.
+
+    Args:
+        names: What the module's parts are called: other ways to attend are left out.
+    """
+    stacks = [table.main for table in ARCHITECTURES if _says_only(table.main, _STACK)]
+    kinds = [kind for stack in stacks for kind in stack.kinds]
+    plain = [kind for kind in kinds if _says_only(kind, _BLOCK)]
+    # whether positions rotate a run tells
+    ways = _once(
+        attrs.evolve(words, has_rotary=True)
+        for kind in plain
+        for words in kind.attention
+        if _says_only(words, _ATTENTION) and _is_among(names, words.path)
+    )
     outlines = _once(
         attrs.evolve(kind, attention=(), mixer=(), cross=(), mlp=(), needs="")
         for kind in plain
     )
     mlps = _once(words for kind in plain for words in kind.mlp)
     mixers = _once(words for kind in plain for words in kind.mixer)
-    stacks = [table.main for table in ARCHITECTURES]
     blocks = _names(stack.blocks for stack in stacks)
     pos_embed = _names(stack.pos_embed for stack in stacks)
     ln_final = _names(stack.ln_final for stack in stacks)
@@ -127,9 +185,27 @@ def _tables() -> Iterator[Architecture]:
         yield Architecture(model_types=("unknown",), main=main)
 
 
+def _says_only(words: object, common: frozenset[str]) -> bool:
+    """Tell whether a table's words differ from the defaults in common ways only."""
+    return all(
+        field.name in common or getattr(words, field.name) == _default(field)
+        for field in attrs.fields(type(words))
+    )
+
+
+def _default(field: "attrs.Attribute[Any]") -> object:
+    default: Any = field.default
+    return default.factory() if isinstance(default, attrs.Factory) else default  # pyright: ignore[reportArgumentType] (it is a class)
+
+
 def _once(records: Iterable[Words]) -> tuple[Words, ...]:
     """Leave out what came before; records that hold mappings have no hash."""
     return tuple({repr(record): record for record in records}.values())
+
+
+def _is_among(names: Collection[str], path: Path) -> bool:
+    """Tell whether some alternative of a path begins with a known name."""
+    return any(each.split(".")[0] in names for each in _names([path]))
 
 
 def _names(paths: Iterable[Path]) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ WRONG: Final[dict[str, tuple[fl.Site, dict[str, Any], str]]] = {
     "the block before": (
         fl.resid_pre(LAYER),
         {"path": "transformer.h.0"},
-        "resid_post(l) == resid_pre(l + 1)",
+        "what leaves a block enters the next",
     ),
     "the MLP's output": (
         fl.attn_out(LAYER),
@@ -136,7 +136,7 @@ def test_other_weights_break_the_first_law() -> None:
     """Logits are compared with the module that is handed over."""
     other = tiny_hf_model("gpt2", seed=1)
     certificate = fl.verify(spec_of("gpt2"), tiny_inputs("gpt2"), untouched=other)
-    assert ["logits are HuggingFace's, bit for bit"] == [*failing(certificate)]
+    assert ["the output is HuggingFace's, bit for bit"] == [*failing(certificate)]
     (row, *_) = certificate.rows
     assert row.value > row.tolerance == 0.0
 
@@ -164,7 +164,7 @@ def laws_without(certificate: Certificate) -> set[str]:
             "t5",
             {
                 "a residual patched whole gives the other prompt's logits",
-                "padding on either side changes no real position",
+                "a run that starts at a layer, from its residual, gives the same",
             },
         ),
     ],
