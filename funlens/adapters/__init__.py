@@ -32,6 +32,7 @@ from funlens.adapters._offload import is_offloaded
 from funlens.adapters._outputs import Head, output_of, with_output
 from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
+from funlens.adapters._prefix import Prefix, recorded, recording
 from funlens.adapters._registry import from_module, replaced, sites, supported
 from funlens.adapters._stream import (
     Matrix,
@@ -131,6 +132,7 @@ __all__ = [
     "OV",
     "Path",
     "Point",
+    "Prefix",
     "QK",
     "Rounds",
     "Scaled",
@@ -189,6 +191,8 @@ __all__ = [
     "output_of",
     "padding_mask",
     "processed",
+    "recorded",
+    "recording",
     "refusal",
     "replaced",
     "sites",

@@ -62,6 +62,7 @@ class Machinery:
         watched: Attention modules that do not ask transformers for a function.
         centered: Classes of norms that subtract the mean.
         plans: Plans of whole captures, which depend on no input.
+        notes: What was found out about the model by trying.
     """
 
     module: nn.Module
@@ -76,6 +77,7 @@ class Machinery:
     watched: frozenset[str]
     centered: frozenset[type]
     plans: dict[object, Any] = attrs.field(factory=dict[object, Any])
+    notes: dict[str, Any] = attrs.field(factory=dict[str, Any])
     _lock: Any = attrs.field(factory=threading.RLock)
     _own: threading.local = attrs.field(factory=threading.local)
     _made: dict[bool, nn.Module] = attrs.field(factory=dict[bool, nn.Module])
@@ -226,6 +228,12 @@ class Machinery:
     def asks_inputs(self) -> bool:
         """Whether some sites are only met with a certain input."""
         return any(tap.given for tap in self.taps.values())
+
+    def noted(self, name: str, find: Callable[[], Any]) -> Any:
+        """Give what was found out about the model before, or find it out."""
+        if name not in self.notes:
+            self.notes[name] = find()
+        return self.notes[name]
 
     def ordered(self, sites: Iterable[Site]) -> list[Site]:
         """Sort whole sites by the order of the forward pass."""

@@ -4,8 +4,10 @@ import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: i
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._checkpoint import Checkpoint
 from funlens.data._concatenate import concatenate_caches
+from funlens.data._effects import Effects
 from funlens.data._factored import FactoredMatrix, Svd
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
+from funlens.data._grid import Grid, grid
 from funlens.data._interventions import (
     DECIDING,
     Add,
@@ -52,7 +54,14 @@ from funlens.data._pick import (
     pick,
     take,
 )
-from funlens.data._selections import Generated, PerRow, Selection, Span, generated
+from funlens.data._selections import (
+    Generated,
+    PerRow,
+    Selection,
+    Selector,
+    Span,
+    generated,
+)
 from funlens.data._sites import (
     Part,
     Site,
@@ -74,10 +83,12 @@ __all__ = [
     "Clamp",
     "DECIDING",
     "ENTERING",
+    "Effects",
     "FactoredMatrix",
     "ForwardEdit",
     "Freeze",
     "Generated",
+    "Grid",
     "INTEGER_PARTS",
     "Interchange",
     "Intervention",
@@ -100,6 +111,7 @@ __all__ = [
     "RunWithGrads",
     "Scale",
     "Selection",
+    "Selector",
     "Set",
     "Site",
     "SiteInfo",
@@ -116,6 +128,7 @@ __all__ = [
     "drops_axis",
     "from_json",
     "generated",
+    "grid",
     "left_axes",
     "load_cache",
     "part_named",

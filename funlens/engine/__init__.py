@@ -12,17 +12,31 @@ from funlens.engine._hooks import from_hooks
 from funlens.engine._inputs import Inputs
 from funlens.engine._kept import KEPT
 from funlens.engine._loss import loss, loss_per_token
-from funlens.engine._metrics import log_prob_of, logit_diff
+from funlens.engine._metrics import (
+    Metric,
+    kl_divergence,
+    log_prob_of,
+    logit_diff,
+    prob_of,
+    rank_of,
+    reads,
+)
 from funlens.engine._plan import EVERY, Every
 from funlens.engine._refactor_factored_attention import refactor_factored_attention
 from funlens.engine._run import instrumented, run, run_with_cache
+from funlens.engine._sweep import SweepWarning, plan_sweep, sweep
+from funlens.engine._sweep_plan import Group, SweepPlan
 
 __all__ = [
     "EVERY",
     "Every",
     "Generation",
+    "Group",
     "Inputs",
     "KEPT",
+    "Metric",
+    "SweepPlan",
+    "SweepWarning",
     "center_unembed",
     "center_writing_weights",
     "check",
@@ -33,12 +47,18 @@ __all__ = [
     "generate",
     "generate_with_cache",
     "instrumented",
+    "kl_divergence",
     "log_prob_of",
     "logit_diff",
     "loss",
     "loss_per_token",
+    "plan_sweep",
+    "prob_of",
+    "rank_of",
+    "reads",
     "refactor_factored_attention",
     "run",
     "run_with_cache",
     "run_with_grads",
+    "sweep",
 ]

@@ -66,11 +66,20 @@ EVERY: Final = Every()
 
 @attrs.frozen(kw_only=True, eq=False)
 class Edit:
-    """One intervention, and where on its site it acts."""
+    """One intervention, and where on its site it acts.
+
+    Attributes:
+        index: Its number among the interventions of the run.
+        record: The intervention.
+        where: What of the site is selected.
+        rows: Of several runs stacked below each other: which one it belongs to, and
+            how many rows each has. None where it acts on all rows.
+    """
 
     index: int
     record: Intervention
     where: tuple[Axis, ...]
+    rows: tuple[int, int] | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -338,22 +347,29 @@ def make_plan(
         return plan
     faults: list[FunlensError] = []
     made = placed(spec, frames, wanted, faults=faults)
-    faults += _conflicts(made)
-    keeps: defaultdict[Site, list[Keep]] = defaultdict(list)
+    faults += conflicts(made)
+    keeps: list[Keep] = []
     for site in captured:
         try:
-            sizes = axis_sizes(spec, site, frames) if site.selections else {}
-            where = resolved(site, sizes, frames)
-            keeps[site.whole].append(Keep(site=site, where=where))
+            keeps.append(kept(spec, frames, site))
         except FunlensError as error:
             faults.append(error)
     raise_all(faults)
-    edits = groupby(_whole_site, made)
-    plan = _laid_out(spec, edits, keeps, interventions=tuple(wanted), links=links)
+    plan = lay_out(spec, made, keeps, links=links)
     is_fixed = not any(site.selections for site in captured)
     if not wanted and is_fixed and len(machinery.plans) < _MOST_PLANS:
         machinery.plans[captured, links] = plan
     return plan
+
+
+def kept(spec: ModelSpec, frames: Mapping[str, Frame], site: Site) -> Keep:
+    """Find what of a site a capture means.
+
+    Raises:
+        SelectionError: An index is out of range.
+    """
+    sizes = axis_sizes(spec, site, frames) if site.selections else {}
+    return Keep(site=site, where=resolved(site, sizes, frames))
 
 
 def placed(
@@ -381,6 +397,10 @@ def placed(
 
 def _whole_site(edit: Edit) -> Site:
     return edit.record.site.whole
+
+
+def _kept_site(keep: Keep) -> Site:
+    return keep.site.whole
 
 
 @contextmanager
@@ -413,7 +433,7 @@ def records(interventions: Sequence[Intervention]) -> Sequence[Intervention]:
     return interventions
 
 
-def _conflicts(edits: Sequence[Edit]) -> list[FunlensError]:
+def conflicts(edits: Sequence[Edit]) -> list[FunlensError]:
     """Find pairs of edits of which one would undo the other."""
     return [
         ConflictError(
@@ -443,25 +463,34 @@ def _plain_edit(record: Intervention) -> ForwardEdit:
     return record.edit if isinstance(record, Backward) else record
 
 
-def _laid_out(
+def lay_out(
     spec: ModelSpec,
-    edits: Mapping[Site, Sequence[Edit]],
-    keeps: Mapping[Site, Sequence[Keep]],
+    edits: Sequence[Edit],
+    keeps: Sequence[Keep],
     *,
-    interventions: tuple[Intervention, ...],
-    links: bool,
+    links: bool = False,
 ) -> Plan:
+    """Say what happens at which tap.
+
+    Args:
+        spec: The model.
+        edits: Interventions that were found right, and where they act.
+        keeps: What is kept.
+        links: Whether gradients are wanted where something is kept.
+    """
     machinery: Machinery = spec.engine
     acts: defaultdict[Point, list[Act]] = defaultdict(list)
     moved: set[Site] = set()
-    for site in machinery.ordered(dict.fromkeys([*edits, *keeps])):
+    edited = groupby(_whole_site, edits)
+    looked = groupby(_kept_site, keeps)
+    for site in machinery.ordered(dict.fromkeys([*edited, *looked])):
         tap = machinery.taps[site]
-        here = edits.get(site, ())
+        here: Sequence[Edit] = edited.get(site, ())
         act = Act(
             tap=tap,
             edits=tuple(e for e in here if not isinstance(e.record, Backward)),
             backward=tuple(e for e in here if isinstance(e.record, Backward)),
-            keeps=tuple(keeps.get(site, ())),
+            keeps=tuple(looked.get(site, ())),
         )
         if tap.rejoins and (here or (links and not tap.read_only)):
             moved.add(site)
@@ -475,8 +504,8 @@ def _laid_out(
         acts={point: tuple(row) for point, row in acts.items()},
         inside=inside,
         needs_eager=any(side in _NEEDS_EAGER for _, side in acts),
-        interventions=interventions,
-        captured=tuple(keep.site for row in keeps.values() for keep in row),
+        interventions=tuple(edit.record for edit in edits),
+        captured=tuple(keep.site for keep in keeps),
     )
 
 

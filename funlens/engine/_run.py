@@ -83,6 +83,20 @@ class Options:
     finite: bool = False
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Joins:
+    """Runs that begin at several layers, and join each other on the way.
+
+    Attributes:
+        rows: What enters the layers at which runs begin, `[batch, pos, d_model]`; those
+            before the first of them are left out.
+        since: Positions before these: what attention kept of them is in the cache.
+    """
+
+    rows: Mapping[int, Tensor]
+    since: int = 0
+
+
 def run(
     spec: ModelSpec,
     inputs: Inputs,
@@ -374,6 +388,7 @@ def traced(
     links: bool = False,
     module: nn.Module | None = None,
     offload: torch.device | None = None,
+    joins: Joins | None = None,
 ) -> tuple[Tensor, Trace]:
     """Carry a plan out.
 
@@ -386,6 +401,7 @@ def traced(
         links: Whether to make captured values part of the graph.
         module: A tapped structure to run instead of the spec's own.
         offload: Device to which what is captured goes at once.
+        joins: Rows that replace the model's own, layer by layer.
     """
     _check_options(spec, plan, options)
     machinery: Machinery = spec.engine
@@ -406,6 +422,8 @@ def traced(
     trace.shifts = _shifts(spec, prepared)
     _set_bounds(spec, trace, options, prepared)
     _set_logits(spec, trace, options, prepared)
+    if joins is not None:
+        _set_joins(spec, trace, joins)
     eager = plan.needs_eager or trace.forces_eager
     lent: AbstractContextManager[nn.Module] = (
         nullcontext(module or machinery.tapped(eager=eager))
@@ -559,6 +577,17 @@ def _set_bounds(
             raise ShapeError("residual", shape, expected, axes)
         trace.start = (machinery.taps[bounds[-1]], options.residual)
         trace.skipped = frozenset(machinery.blocks[:start])
+
+
+def _set_joins(spec: ModelSpec, trace: Trace, joins: Joins) -> None:
+    machinery: Machinery = spec.engine
+    entering = ENTERING[spec.n_streams > 1]
+    taps = {
+        layer: machinery.taps[Site(part=entering, layer=layer)] for layer in joins.rows
+    }
+    trace.joins = {tap.point: (tap, joins.rows[at]) for at, tap in taps.items()}
+    trace.skipped = frozenset(machinery.blocks[: min(joins.rows)])
+    trace.seen = joins.since
 
 
 def _shifts(spec: ModelSpec, prepared: Prepared) -> dict[Point, tuple[int, ...]]:

@@ -1,6 +1,6 @@
 """A run under way: what the taps call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,8 @@ class Trace:
         self.start: tuple[Tap, Tensor] | None = None
         self.skipped: frozenset[str] = frozenset()
         self.stop: Tap | None = None
+        self.joins: Mapping[Point, tuple[Tap, Tensor]] = {}
+        self.n_rows = 0
         self.visits: dict[Point, int] = {}
         self.shifts: Mapping[Point, tuple[int, ...]] = {}
         self.logits_at: tuple[Point, tuple[Axis, ...]] | None = None
@@ -88,6 +90,7 @@ class Trace:
             point in self.plan.acts
             or (self.stop is not None and point == self.stop.point)
             or (self.start is not None and point == self.start[0].point)
+            or point in self.joins
             or (self.logits_at is not None and point == self.logits_at[0])
             or point in self.shifts
         )
@@ -98,7 +101,8 @@ class Trace:
 
     def begins(self, n_pos: int) -> None:
         """Find the window of positions of a forward, of one or of several."""
-        is_whole = self.seen > 0 and n_pos == self.seen + 1 and n_pos > 1
+        is_longer = n_pos == self.seen + 1 and n_pos > 1
+        is_whole = self.grows and self.seen > 0 and is_longer
         if is_whole:  # without a cache of keys, all that was kept comes again
             kept = self.captured.items()
             self.captured = {site: held for site, held in kept if site.stack}
@@ -115,6 +119,8 @@ class Trace:
         """Do what the plan says at a point."""
         if self.start is not None and point == self.start[0].point:
             raw = self._started(*self.start, raw, seen)
+        if point in self.joins:
+            raw = self._joined(*self.joins[point], raw)
         if point in self.shifts:
             raw = _shifted(raw, self.shifts[point])
         visit = self._visit(point)
@@ -122,7 +128,7 @@ class Trace:
             if step.tap.visit is None or step.tap.visit == visit:
                 raw = self._step(step, raw, seen)
         if self.logits_at is not None and point == self.logits_at[0]:
-            raw = selected(raw, self.logits_at[1])
+            raw = selected(raw, self.logits_at[1], (self.offset, 0))
         stop = self.stop
         if stop is not None and point == stop.point and stop.visit in {None, visit}:
             tensor = output_of(raw, stop.index)
@@ -141,6 +147,13 @@ class Trace:
         tensor = output_of(raw, tap.index)
         value = self._read(tap, tensor, seen)
         new = self._write(tap, tensor, (value, residual), seen)
+        return with_output(raw, new, tap.index)
+
+    def _joined(self, tap: Tap, rows: Tensor, raw: Any) -> Any:
+        """Let rows of more runs join; the first are all that go on."""
+        before = output_of(raw, tap.index)
+        new = torch.cat([before, rows]) if self.n_rows else rows
+        self.n_rows = len(new)
         return with_output(raw, new, tap.index)
 
     def _step(self, step: Act, raw: Any, seen: Seen) -> Any:
@@ -168,9 +181,12 @@ class Trace:
         self, step: Act, value: Tensor, window: Window
     ) -> tuple[Tensor, Tensor]:
         """Give what is kept of a value, and what the model goes on with."""
-        new = value
-        for edit in step.edits:
-            new = self._edited(edit, new, window=window)
+        if step.edits and step.edits[0].rows is not None:
+            new = self._edited_by_rows(step.edits, value, window)
+        else:
+            new = value
+            for edit in step.edits:
+                new = self._edited(edit, new, window=window)
         if self.links and step.keeps:
             new = _wanting(new) if step.tap.read_only else _linked(new)
         passed = new
@@ -230,6 +246,21 @@ class Trace:
             return with_keys(tap.site, real, before=first), (start, 0)
         return value, window
 
+    def _edited_by_rows(
+        self, edits: Sequence[Edit], value: Tensor, window: Window
+    ) -> Tensor:
+        """Let each edit act on its own run's rows, in a copy that nobody else holds."""
+        new = value.clone()
+        batch = self._batch("")
+        for edit in edits:
+            run, n_rows = edit.rows or (0, batch)
+            each = len(new) * n_rows // batch
+            part = new.narrow(0, run * each, each)
+            changed_part = self._edited(edit, part, window=window)
+            if changed_part is not part:
+                part.copy_(changed_part)
+        return new
+
     def _edited(self, edit: Edit, value: Tensor, *, window: Window) -> Tensor:
         old = selected(value, edit.where, window)
         record, index = edit.record, edit.index
@@ -287,7 +318,7 @@ class Trace:
         return cuts_of(tap.site, whole, window=window, seen=self.seen)
 
     def _whole(self, tap: Tap, tensor: Tensor, seen: Seen) -> Tensor:
-        batch = self.frames.get(tap.site.stack, UNKNOWN).batch or 1
+        batch = self._batch(tap.site.stack) or 1
         if tap.side in {"scale", "heads"}:
             entered = tap.view.read(_rows_first(tap, seen.entered), batch)
             if tap.side == "heads":
@@ -295,6 +326,12 @@ class Trace:
             centered = type(seen.module) in self.machinery.centered
             return norm_scale(seen.module, entered, centered=centered)
         return tap.view.read(_rows_first(tap, tensor), batch)
+
+    def _batch(self, stack: str) -> int:
+        """How many rows a stack has now: those that have not joined yet left out."""
+        if self.n_rows and not stack:
+            return self.n_rows
+        return self.frames.get(stack, UNKNOWN).batch
 
     def _front(self, tap: Tap, whole: Tensor) -> Tensor:
         """Leave out the positions that the model adds behind the tokens'."""

@@ -1,0 +1,99 @@
+"""`Grid`: many interventions of one kind, over the axes of a part."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import EllipsisType
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from funlens.data._parts import AXES, axis_of
+from funlens.data._sites import Part, Site
+from funlens.errors import SelectionError
+
+Choice: TypeAlias = EllipsisType | Sequence[int] | int
+"""All of an axis, some of it, or one place that makes no axis."""
+
+_WORDS: Final = ("layer", "head", "pos", "query", "key", "neuron", "expert", "stream")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Grid:
+    """Cells that differ only in where one intervention acts.
+
+    Attributes:
+        kind: Makes the intervention: called with a site and the options.
+        part: The part of the model.
+        axes: What each axis of the result goes over, in order.
+        fixed: What is selected alike in all cells.
+        options: What the kind is given beside the site, such as `source`.
+    """
+
+    kind: Callable[..., Any]
+    part: Part
+    axes: tuple[tuple[str, tuple[int, ...] | None], ...]
+    fixed: Mapping[str, int]
+    options: Mapping[str, Any] = attrs.field(repr=False)
+
+    def site(self, chosen: Mapping[str, int]) -> Site:
+        """Name the site of one cell."""
+        every = {**self.fixed, **chosen}
+        layer = every.pop("layer", None)
+        return self.part(layer, **every)
+
+
+def grid(kind: Callable[..., Any], part: Part, **words: Any) -> Grid:
+    """Describe a sweep over the axes of a part.
+
+    Args:
+        kind: An intervention's class, or a function from a site and the options to an
+            intervention.
+        part: The part, uncalled, such as `resid_pre`.
+        words: `layer`, `head`, `pos`, `query`, `key`, `neuron`, `expert`, `stream`:
+            `...` for all, a sequence for some, in the order that the result's axes
+            shall have; one number for a place that all cells share. Anything else goes
+            to the kind, such as `source=cache`.
+
+    Raises:
+        SelectionError: The part has no such axis, or no axis is gone over.
+
+    Examples:
+        >>> import funlens as fl
+        >>> fl.grid(fl.Zero, fl.z, layer=..., head=...).axes
+        (('layer', None), ('head', None))
+    """
+    _check_part(part)
+    places = {word: chosen for word, chosen in words.items() if word in _WORDS}
+    for word in places:
+        if word != "layer":
+            axis_of(part.name, word)
+    axes = {word: at for word, at in places.items() if not isinstance(at, int)}
+    if not axes:
+        problem = "the grid goes over nothing"
+        raise SelectionError(str(part), problem, "an axis or more, as in `layer=...`")
+    return Grid(
+        kind=kind,
+        part=part,
+        axes=tuple((word, _chosen(part, word, at)) for word, at in axes.items()),
+        fixed={word: at for word, at in places.items() if isinstance(at, int)},
+        options={name: held for name, held in words.items() if name not in _WORDS},
+    )
+
+
+def _check_part(part: object) -> None:
+    if not isinstance(part, Part):
+        problem = f"it is a {type(part).__name__}"
+        raise SelectionError(str(part), problem, "a part, uncalled: `resid_pre`")
+    if part.name not in AXES:
+        raise AssertionError(part)
+
+
+def _chosen(part: Part, word: str, at: object) -> tuple[int, ...] | None:
+    """Read what an axis goes over; None for all of it."""
+    if at is ...:
+        return None
+    if isinstance(at, range | list | tuple):
+        found = tuple(at)
+        if found and all(type(index) is int for index in found):
+            return found
+    problem = f"{word} is {at!r}"
+    raise SelectionError(str(part), problem, "`...`, or indices in a list")

@@ -1,0 +1,128 @@
+"""Several runs as one: their rows below each other, each with its own edits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from funlens.data import ModelSpec, PerRow, Selection, Site
+from funlens.engine._inputs import Frame, Prepared
+from funlens.engine._plan import Edit, kept, lay_out
+from funlens.engine._run import Options, traced
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Ends:
+    """Where runs begin and end, and what is read of them.
+
+    Attributes:
+        sites: What is read, with selections.
+        logits_at: Positions to unembed, where logits are all that is read.
+        start: Layer to begin with; None for the whole model.
+        residual: `[batch, pos, d_model]` that enters it.
+        stop: Layer to end before.
+    """
+
+    sites: tuple[Site, ...]
+    logits_at: Selection | None = None
+    start: int | None = None
+    residual: Tensor | None = None
+    stop: int | None = None
+
+
+def stacked(
+    spec: ModelSpec,
+    prepared: Prepared,
+    cells: Sequence[Sequence[Edit]],
+    ends: Ends,
+    *,
+    grad: bool | None = False,
+) -> list[list[Tensor]]:
+    """Run several lists of edits at once.
+
+    Args:
+        spec: The model.
+        prepared: The inputs of one run.
+        cells: The edits of each run, placed on its frames.
+        ends: Where the runs begin and end, and what is read.
+        grad: Whether to record a graph; of one cell only.
+
+    Returns:
+        For each cell, each site's value.
+
+    Raises:
+        RunError: An edit misbehaved, or never acted.
+    """
+    times = len(cells)
+    inputs = prepared if times == 1 else _repeated(prepared, times)
+    batch = prepared.main.batch
+    sites = tuple(for_rows(site, times) for site in ends.sites)
+    captured = () if ends.logits_at is not None else sites
+    keeps = [kept(spec, inputs.frames, site) for site in captured]
+    edits = [
+        attrs.evolve(edit, index=index, rows=None if times == 1 else (cell, batch))
+        for index, (cell, edit) in enumerate(
+            (cell, edit) for cell, row in enumerate(cells) for edit in row
+        )
+    ]
+    plan = lay_out(spec, edits, keeps)
+    options = Options(
+        stop_at_layer=ends.stop,
+        start_at_layer=ends.start,
+        residual=None if ends.residual is None else _tiled(ends.residual, times),
+        logits_at=_times(ends.logits_at, times),
+        grad=grad,
+    )
+    out, trace = traced(spec, inputs, plan, options=options)
+    held = [trace.captured[site][0] for site in captured]
+    if ends.logits_at is not None:
+        drops = isinstance(ends.logits_at, int | PerRow)
+        held = [out.squeeze(1) if drops else out for _ in sites]
+    split = [value.chunk(times) for value in held]
+    return [list(values) for values in zip(*split, strict=True)]
+
+
+def _repeated(prepared: Prepared, times: int) -> Prepared:
+    """Put the inputs below themselves so many times."""
+    batch = prepared.main.batch
+    kwargs = {
+        name: _tiled(held, times) if _has_rows(held, batch) else held
+        for name, held in prepared.kwargs.items()
+    }
+    frames = {
+        name: Frame(
+            batch=frame.batch * times,
+            n_pos=frame.n_pos,
+            starts=None if frame.starts is None else frame.starts * times,
+            stops=None if frame.stops is None else frame.stops * times,
+        )
+        for name, frame in prepared.frames.items()
+    }
+    return Prepared(kwargs=kwargs, frames=frames)
+
+
+def _has_rows(held: Any, batch: int) -> bool:
+    """Tell whether an input belongs to rows: not if all rows share one."""
+    is_shared = isinstance(held, Tensor) and held.ndim > 0 and len(held) == 1 < batch
+    return isinstance(held, Tensor) and held.ndim > 0 and not is_shared
+
+
+def _tiled(held: Tensor, times: int) -> Tensor:
+    return held.repeat(times, *[1] * (held.ndim - 1))
+
+
+def for_rows(site: Site, times: int) -> Site:
+    """Say for all rows what a selection says for those of one run."""
+    changed = {
+        word: _times(chosen, times)
+        for word, chosen in site.selections
+        if isinstance(chosen, PerRow)
+    }
+    return attrs.evolve(site, **changed) if changed else site
+
+
+def _times(chosen: Selection | None, times: int) -> Selection | None:
+    if isinstance(chosen, PerRow):
+        return PerRow(chosen.indices * times)
+    return chosen
