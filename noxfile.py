@@ -30,7 +30,12 @@ EMPTY: Final = ROOT / ".nox" / "empty"
 EXAMPLES: Final = ROOT / "tests" / "docs" / "test_examples.py"
 DEFAULT: Final = "not architectures and not slow"
 WORKERS: Final = ("-n", "auto", "--maxprocesses", "8")
-DATA: Final = ("py.typed", "builtin/tiny/config.json", "builtin/tiny/model.safetensors")
+DATA: Final = (
+    "py.typed",
+    "adapters/supported.json",
+    "builtin/tiny/config.json",
+    "builtin/tiny/model.safetensors",
+)
 
 # What `shared` has made in this run of nox: its sessions differ in nothing.
 _made: Final[list[Path]] = []
@@ -163,8 +168,10 @@ def many_examples(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def architectures(session: nox.Session) -> None:
-    """The laws over the whole table of architectures."""
+    """The laws over the whole table of architectures, and how many hold all."""
     marked(session, "architectures")
+    python = str(shared(session) / "python")
+    session.run(python, "-m", "tests.models", "--counts", external=True)
 
 
 @nox.session(default=False, venv_backend="none")
@@ -182,7 +189,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def models(session: nox.Session) -> None:
-    """Write docs/models.md by running; `-- --check` fails where it would change."""
+    """Write supported.json and docs/models.md; `-- --check` fails on a difference."""
     python = str(shared(session) / "python")
     session.run(python, "-m", "tests.models", *session.posargs, external=True)
 

@@ -33,7 +33,13 @@ from funlens.adapters._outputs import Head, output_of, with_output
 from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
 from funlens.adapters._prefix import Prefix, recorded, recording
-from funlens.adapters._registry import from_module, replaced, sites, supported
+from funlens.adapters._registry import (
+    described,
+    from_module,
+    replaced,
+    sites,
+    supported,
+)
 from funlens.adapters._stream import (
     Matrix,
     StreamNorm,
@@ -45,6 +51,7 @@ from funlens.adapters._stream import (
     stream_norms,
     stream_writers,
 )
+from funlens.adapters._support import supported
 from funlens.adapters._taps import Binder, Tap
 from funlens.adapters._toy import ToyConfig, toy, toy_module
 from funlens.adapters._tracr import from_tracr, tracr_outputs
@@ -171,6 +178,7 @@ __all__ = [
     "b_out",
     "bare_readers",
     "checkpoints",
+    "described",
     "encode",
     "exchanged",
     "find",

@@ -27,9 +27,8 @@ class Prefix:
         Args:
             length: How many positions it holds.
         """
-        return _cache_of(
-            [(k[..., :length, :], v[..., :length, :]) for k, v in self.layers]
-        )
+        cut = ([part[..., :length, :] for part in layer] for layer in self.layers)
+        return _cache_of([(keys, values) for keys, values in cut])
 
 
 def recording() -> Any:
@@ -62,13 +61,11 @@ def _cache_of(layers: Sequence[KeysValues]) -> Any:
         def update(
             self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
         ) -> KeysValues:
-            times = len(key_states) // len(self.keys)
-            held = (part.repeat(times, 1, 1, 1) for part in (self.keys, self.values))
-            given = (key_states, value_states)
-            keys, values = (
-                torch.cat([before, after], dim=-2)
-                for before, after in zip(held, given, strict=True)
-            )
+            held: Any = (self.keys, self.values)
+            times = len(key_states) // len(held[0])
+            before = (part.repeat(times, 1, 1, 1) for part in held)
+            pairs = zip(before, (key_states, value_states), strict=True)
+            keys, values = (torch.cat(pair, dim=-2) for pair in pairs)
             return keys, values
 
     cache: Any = DynamicCache()

@@ -40,7 +40,7 @@ _KNOWN_ATTENTION: Final = ("sdpa", "eager")
 _OUR_ATTENTION: Final = (ATTENTION, EAGER_ATTENTION)
 
 
-def supported() -> tuple[str, ...]:
+def described() -> tuple[str, ...]:
     """List the model types that have a table, third parties' included."""
     return tuple(sorted(set(chain.from_iterable(t.model_types for t in _tables()))))
 
@@ -61,7 +61,7 @@ def _table_for(config: Any) -> Architecture:
     if found:
         wanted = " or ".join(str(dict(table.when)) for table in found)
         raise UnsupportedConfigError(model_type, f"its config has none of {wanted}")
-    raise UnsupportedArchitectureError(model_type, nearest(model_type, supported()))
+    raise UnsupportedArchitectureError(model_type, nearest(model_type, described()))
 
 
 def from_module(

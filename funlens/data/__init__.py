@@ -71,6 +71,7 @@ from funlens.data._sites import (
     transformer_lens_names,
 )
 from funlens.data._spec import BosPolicy, ModelSpec, SiteInfo
+from funlens.data._support import Support
 
 __all__ = [
     "AXES",
@@ -118,6 +119,7 @@ __all__ = [
     "SiteLike",
     "Span",
     "Splice",
+    "Support",
     "Svd",
     "Zero",
     "axes_of",

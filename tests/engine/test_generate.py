@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 import funlens as fl
+from funlens.adapters import described
 from funlens.testing import CAUSAL, tiny_hf_model, tiny_inputs
 
 NAMES: Final = ("gpt2", "llama", "gemma2", "mixtral", "gptj", "mamba")
@@ -178,7 +179,7 @@ APART: Final = {
 OTHERS: Final = [
     recipe.name
     for recipe in CAUSAL
-    if recipe.name not in {*KEPT, *APART} and recipe.model_type in fl.supported()
+    if recipe.name not in {*KEPT, *APART} and recipe.model_type in described()
 ]
 
 

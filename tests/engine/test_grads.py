@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import funlens as fl
+from funlens.adapters import described
 from funlens.testing import CAUSAL, tiny_hf_model, tiny_inputs
 
 # Each has something of its own: a fused projection, parallel blocks with one norm, a
@@ -41,7 +42,7 @@ APART: Final = {
 OTHERS: Final = [
     recipe.name
     for recipe in CAUSAL
-    if recipe.name not in {*NAMES, *APART} and recipe.model_type in fl.supported()
+    if recipe.name not in {*NAMES, *APART} and recipe.model_type in described()
 ]
 STEP: Final = 3e-4  # along a direction as long as the value is
 # Many families compute norms and attention in float32: a metric of size 3 is known to

@@ -16,6 +16,7 @@ import funlens as fl
 from funlens.adapters import (
     Draft,
     bare_readers,
+    described,
     form_of,
     matrix_at,
     stream_norms,
@@ -376,7 +377,7 @@ REFUSED: Final = ("rwkv-rescaled", "reformer")  # these have no spec
 EVERY_CAUSAL: Final = [
     row.name
     for row in CAUSAL
-    if row.model_type in fl.supported() and row.name not in REFUSED
+    if row.model_type in described() and row.name not in REFUSED
 ]
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 import funlens as fl
+from funlens.adapters import described
 from funlens.errors import UnsupportedConfigError
 from funlens.testing import CAUSAL, tiny_hf_model, tiny_inputs
 
@@ -36,4 +37,4 @@ def test_a_model_that_cannot_be_used_says_why(name: str) -> None:
 def test_every_type_has_a_table() -> None:
     """No causal language model of transformers is left without a table."""
     wanted = {PARTS.get(name, of) for name, of in TYPES.items()}
-    assert set() == wanted - set(fl.supported())
+    assert set() == wanted - set(described())

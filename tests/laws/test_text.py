@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import funlens as fl
+from funlens.adapters import described
 from funlens.errors import UnsupportedConfigError
 from funlens.testing import (
     MASKED,
@@ -22,7 +23,7 @@ WITHOUT: Final = {
     "funnel": "its blocks see ever fewer positions",
     "perceiver": "its stream holds latents, not positions",
 }
-KNOWN: Final = frozenset(fl.supported())
+KNOWN: Final = frozenset(described())
 # With a table that refuses it, and why.
 REFUSED: Final = {
     "prophetnet-seq2seq": "is_encoder_decoder",

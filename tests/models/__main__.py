@@ -1,84 +1,118 @@
-"""Verify a tiny model of every recipe that has a table, and write docs/models.md.
+"""Verify a tiny model of every recipe; write supported.json and docs/models.md.
 
-`python -m tests.models` writes the page; with `--check` it fails where the page would
-be another, so that nothing is listed that was not run.
+`python -m tests.models` writes both; with `--check` it fails where they would say
+something else, so that nothing is listed that was not run; with `--counts` it tells how
+many model types are listed. Names of recipes run these alone, and print what came out.
 """
 
+import datetime
+import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import torch
 import transformers
-from tqdm import tqdm
 
 import funlens as fl
-from funlens.errors import FunlensError
-from funlens.testing import RECIPES, Recipe, tiny_hf_model, tiny_inputs
+from funlens.data import Support
+from tests.models._page import counts, page
+from tests.models._verified import Verified, every_recipe, verified
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "models.md"
-TASKS: Final = ("causal-lm",)
-"""Heads that are listed; the others join as their tables do."""
-
-HEAD: Final = """# Models
-
-This page is written by `nox -s models`, which builds a tiny model of each row from its config and checks every law of `funlens.verify` against a copy that funlens never saw.
-Nothing is listed that was not run.
-A law that does not apply stands with its reason; a law that fails would stand here too.
-
-Checked with transformers {version}.
-{count}
-
-| model | head | sites | laws | what does not apply |
-|---|---|---|---|---|
-"""
+ROOT: Final = Path(__file__).parents[2]
+FILE: Final = ROOT / "funlens" / "adapters" / "supported.json"
+PAGE: Final = ROOT / "docs" / "models.md"
 
 
-def rows(recipes: Iterable[Recipe]) -> Iterator[tuple[Recipe, str]]:
-    """Verify each recipe that has a table; give its row."""
-    known = set(fl.supported())
-    wanted = [r for r in recipes if r.model_type in known and r.task in TASKS]
-    for recipe in tqdm(wanted, disable=None):
-        yield recipe, f"| `{recipe.name}` | {recipe.task} | {verified(recipe)} |"
-
-
-def verified(recipe: Recipe) -> str:
-    """Say what holds of one tiny model."""
-    try:
-        spec = fl.from_module(tiny_hf_model(recipe.name))
-    except FunlensError as error:
-        return f"0 | refused | {error}"
-    untouched = tiny_hf_model(recipe.name)
-    found = fl.verify(spec, tiny_inputs(recipe.name), untouched=untouched)
-    broken = [row.law for row in found.rows if not row.holds]
-    applying = sum(row.applies for row in found.rows)
-    excuses = [f"{row.law}: {row.note}" for row in found.rows if not row.applies]
-    holds = f"all {applying}" if not broken else f"**fails: {'; '.join(broken)}**"
-    return f"{len(spec.sites)} | {holds} | {'; '.join(excuses)}"
-
-
-def main() -> None:
-    """Write the page, or compare it."""
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    lines = sorted(rows(RECIPES), key=lambda pair: (pair[0].task, pair[0].name))
-    types = {
-        (recipe.task, recipe.model_type) for recipe, line in lines if "all" in line
+def as_json(found: Iterable[Verified]) -> dict[str, Any]:
+    """Make what supported.json holds."""
+    every = sorted(found, key=lambda one: (one.recipe.task, one.recipe.name))
+    laws = [*dict.fromkeys(law for one in every for law, *_ in one.rows)]
+    rows = [
+        {
+            "name": one.recipe.name,
+            "model_type": one.recipe.model_type,
+            "task": one.recipe.task,
+            "n_sites": one.n_sites,
+            "broken": [laws.index(law) for law, holds, *_ in one.rows if not holds],
+            "excused": {
+                str(laws.index(law)): note
+                for law, _, applies, note in one.rows
+                if not applies
+            },
+            "refused": one.refused,
+        }
+        for one in every
+    ]
+    return {
+        "transformers": transformers.__version__,
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "laws": laws,
+        "rows": rows,
     }
-    per_task = Counter(task for task, _ in types)
-    count = "Model types on which every law holds that applies: " + ", ".join(
-        f"{number} {task}" for task, number in sorted(per_task.items())
+
+
+def written(held: Mapping[str, Any]) -> str:
+    """Write it with one line for each row."""
+    rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in held["rows"])
+    head = json.dumps({**held, "rows": None}, ensure_ascii=False)
+    return head.replace('"rows": null', f'"rows": [\n{rows}\n]') + "\n"
+
+
+def differences(held: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """List the names of rows that are not what they were."""
+
+    def spelled(side: Mapping[str, Any]) -> dict[str, str]:
+        laws: list[str] = side["laws"]
+        return {
+            row["name"]: json.dumps(
+                {
+                    **row,
+                    "broken": [laws[at] for at in row["broken"]],
+                    "excused": {
+                        laws[int(at)]: why for at, why in row["excused"].items()
+                    },
+                },
+                sort_keys=True,
+            )
+            for row in side["rows"]
+        }
+
+    before, after = spelled(held), spelled(found)
+    return sorted(
+        name
+        for name in before.keys() | after.keys()
+        if before.get(name) != after.get(name)
     )
-    head = HEAD.format(version=transformers.__version__, count=f"{count}.")
-    page = head + "\n".join(line for _, line in lines) + "\n"
-    if "--check" in sys.argv:
-        if PAGE.read_text(encoding="utf-8") != page:
-            sys.exit("docs/models.md is not what was found; run `nox -s models`")
+
+
+def listed() -> tuple[Support, ...]:
+    """Give the rows of the file."""
+    return tuple(row for row in fl.supported() if row.task)
+
+
+def main(arguments: list[str]) -> None:
+    """Run, and write or compare."""
+    if "--counts" in arguments:
+        for name, good, of in counts(listed()):
+            print(f"{name}: {good} of {of} model types")  # noqa: T201 -- a program
         return
-    PAGE.write_text(page, encoding="utf-8")
+    names = {name for name in arguments if not name.startswith("-")}
+    recipes = [r for r in every_recipe() if not names or r.name in names]
+    found = as_json(verified(recipes))
+    if names:
+        sys.stdout.write(written(found))
+        return
+    if "--check" in arguments:
+        moved = differences(json.loads(FILE.read_text("utf-8")), found)
+        if moved:
+            sys.exit(f"{len(moved)} rows are not what was found: {', '.join(moved)}")
+        if PAGE.read_text("utf-8") != page(listed()):
+            sys.exit("docs/models.md is not what supported.json says")
+        return
+    FILE.write_text(written(found), "utf-8")
+    PAGE.write_text(page(listed()), "utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

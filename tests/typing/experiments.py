@@ -23,7 +23,7 @@ assert_type(spec.dtype, torch.dtype)
 assert_type(spec.module, nn.Module)
 assert_type(fl.sites(spec), tuple[fl.SiteInfo, ...])
 assert_type(fl.sites(spec)[0].site, fl.Site)
-assert_type(fl.supported(), tuple[str, ...])
+assert_type(fl.supported(), tuple[fl.Support, ...])
 
 # tokens
 

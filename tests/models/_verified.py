@@ -1,0 +1,76 @@
+"""Verifying a tiny model of every recipe: what supported.json holds."""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import attrs
+import torch
+import transformers
+from torch import nn
+from tqdm import tqdm
+
+import funlens as fl
+from funlens.errors import FunlensError, UnsupportedArchitectureError
+from funlens.testing import RECIPES, Recipe, head_recipes, tiny_hf_model, tiny_inputs
+
+
+@attrs.frozen(kw_only=True)
+class Verified:
+    """What came out for one recipe."""
+
+    recipe: Recipe
+    n_sites: int = 0
+    rows: tuple[tuple[str, bool, bool, str], ...] = ()
+    refused: str = ""
+
+
+def every_recipe() -> tuple[Recipe, ...]:
+    """List each recipe once, those with other heads last."""
+    found = {recipe.name: recipe for recipe in (*RECIPES, *head_recipes())}
+    return tuple(found.values())
+
+
+def verified(recipes: Iterable[Recipe]) -> Iterator[Verified]:
+    """Verify each recipe, several at once."""
+    wanted = list(recipes)
+    with ProcessPoolExecutor(
+        os.cpu_count(), mp_context=get_context("spawn"), initializer=_quiet
+    ) as pool:
+        yield from tqdm(pool.map(verify, wanted), total=len(wanted), disable=None)
+
+
+def _quiet() -> None:
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+
+
+def verify(recipe: Recipe) -> Verified:
+    """Verify one recipe's tiny model against another that funlens never saw."""
+    module = _built(recipe)
+    try:
+        spec = fl.from_module(module)
+    except UnsupportedArchitectureError:
+        return Verified(recipe=recipe, refused="no table describes it")
+    except FunlensError as error:
+        return Verified(recipe=recipe, refused=str(error))
+    try:
+        found = fl.verify(spec, tiny_inputs(recipe.name), untouched=_built(recipe))
+    except Exception as error:  # noqa: BLE001 -- whatever goes wrong is a finding
+        broken = ("its laws can be checked", False, True, repr(error))
+        return Verified(recipe=recipe, n_sites=len(spec.sites), rows=(broken,))
+    rows = tuple((row.law, row.holds, row.applies, row.note) for row in found.rows)
+    return Verified(recipe=recipe, n_sites=len(spec.sites), rows=rows)
+
+
+def _built(recipe: Recipe) -> nn.Module:
+    """Build a model, and run one that rescales its weights once, as funlens asks."""
+    module: Any = tiny_hf_model(recipe.name)
+    if recipe.name.split("-")[0] == "rwkv" and "rescaled" not in recipe.name:
+        with torch.no_grad():
+            module(**tiny_inputs(recipe.name))
+    return module
