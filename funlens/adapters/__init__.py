@@ -33,13 +33,7 @@ from funlens.adapters._outputs import Head, output_of, with_output
 from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
 from funlens.adapters._prefix import Prefix, recorded, recording
-from funlens.adapters._registry import (
-    described,
-    from_module,
-    replaced,
-    sites,
-    supported,
-)
+from funlens.adapters._registry import described, from_module, replaced, sites
 from funlens.adapters._stream import (
     Matrix,
     StreamNorm,
