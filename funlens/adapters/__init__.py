@@ -4,6 +4,7 @@ from funlens.adapters._active import ACTIVE, Active, Point, Seen
 from funlens.adapters._chat import to_chat_tokens
 from funlens.adapters._checkpoints import checkpoints
 from funlens.adapters._circuits import OV, QK
+from funlens.adapters._collectives import is_part
 from funlens.adapters._corpus import tokenize_and_concatenate
 from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
 from funlens.adapters._directions import tokens_to_directions
@@ -179,6 +180,7 @@ __all__ = [
     "is_forward_mode",
     "is_functional",
     "is_offloaded",
+    "is_part",
     "load",
     "matrix_at",
     "norm_scale",

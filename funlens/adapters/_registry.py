@@ -13,6 +13,7 @@ from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._language import Architecture
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._parallel import with_parts
 from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
 from funlens.adapters._tokenizer import check_bos, tokenizer_in
@@ -110,7 +111,7 @@ def from_module(
     machinery = Machinery(
         module=skeleton,
         binder=binder,
-        taps=taps,
+        taps=with_parts(skeleton, taps),
         blocks=blocks_of(binder, arch.main),
         embed=binder.below_body(arch.main.embed) or binder.embed,
         unembed=unembed,

@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from funlens.adapters._collectives import Layout, gathered, parted, summed, with_sum
 from funlens.adapters._matrices import acting_weight, stored_input_first
 from funlens.adapters._offload import execution_device
 
@@ -267,6 +268,51 @@ class EveryRow:
         return value
 
 
+@attrs.frozen
+class Parted:
+    """A tensor that several processes hold parts of.
+
+    Attributes:
+        inner: How the value lies in the whole of it.
+        layout: Which part a process holds.
+    """
+
+    inner: "View"
+    layout: Layout
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Join the parts of all processes."""
+        return self.inner.read(gathered(raw, self.layout), batch)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Take this process's part of the whole with the value in it."""
+        joined = self.inner.write(gathered(raw, self.layout), value)
+        return parted(joined, self.layout)
+
+
+@attrs.frozen
+class PartOfSum:
+    """A tensor that the model will sum over several processes.
+
+    Attributes:
+        inner: How the value lies in the sum.
+        layout: The processes.
+    """
+
+    inner: "View"
+    layout: Layout
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Sum over all processes."""
+        return self.inner.read(summed(raw, self.layout.group), batch)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Let the parts sum to the value."""
+        group = self.layout.group
+        whole = self.inner.write(summed(raw, group), value)
+        return with_sum(raw, whole, group)
+
+
 View: TypeAlias = (
     Whole
     | Tokens
@@ -282,6 +328,8 @@ View: TypeAlias = (
     | BeforeSink
     | Scaled
     | EveryRow
+    | Parted
+    | PartOfSum
 )
 
 WHOLE: Final = Whole()
