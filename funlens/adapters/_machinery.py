@@ -190,6 +190,10 @@ class Machinery:
         is_parted = is_split(self.module)
         return "its weights are split among processes" if is_parted else ""
 
+    def why_no_func(self, transform: str) -> str:
+        """Say why a transform of `torch.func` cannot pass; empty where it can."""
+        return self.arch.no_func.get(transform, "") or self.weights_away
+
     @cached_property
     def without_derivative(self) -> str:
         """Name a layer whose gradient torch would give as 0; empty if there is none."""

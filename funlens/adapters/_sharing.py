@@ -117,9 +117,7 @@ def _rebound(
     return fresh
 
 
-def _cell(
-    cell: CellType, memo: Mapping[int, Any], around: frozenset[int]
-) -> CellType:
+def _cell(cell: CellType, memo: Mapping[int, Any], around: frozenset[int]) -> CellType:
     """Give the cell itself where it holds nothing of the owner's."""
     try:
         held: Any = cell.cell_contents

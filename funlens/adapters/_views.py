@@ -335,6 +335,11 @@ View: TypeAlias = (
 WHOLE: Final = Whole()
 
 
+def in_whole(view: View) -> View:
+    """Give the view of a tensor that a process has whole, as weights are read."""
+    return view.inner if isinstance(view, Parted | PartOfSum) else view
+
+
 def norm_scale(norm: nn.Module, entered: Tensor, *, centered: bool) -> Tensor:
     """Compute what a norm divides by: `[..., 1]`, from what enters it.
 
