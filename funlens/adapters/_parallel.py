@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
+from torch import nn
+
 from funlens.adapters._collectives import Layout, is_part, is_split
 from funlens.adapters._taps import Side, Tap
+from funlens.adapters._tree import find
 from funlens.adapters._views import Parted, PartOfSum
 from funlens.data import Site
 from funlens.errors import UnsupportedConfigError
@@ -42,13 +45,8 @@ _WHOLE: Final = frozenset(
 )
 """Styles of modules that take and give whole tensors, or of parameters only."""
 
-_HEADS_OF: Final[Mapping[Side, tuple[str, ...]]] = {
-    "rot_q": ("q",),
-    "scores": ("q",),
-    "pattern": ("q",),
-    "rot_k": ("k", "v"),
-}
-"""Inside attention, heads are split as those of a projection are."""
+_INSIDE: Final = frozenset({"rot_q", "rot_k", "scores", "pattern"})
+_HEADS: Final = frozenset({"q", "k", "v", "cross_q", "cross_k", "cross_v"})
 
 _OTHERS: Final[Mapping[str, str]] = {
     "dp_replicate_size": "copies",
@@ -56,6 +54,7 @@ _OTHERS: Final[Mapping[str, str]] = {
     "fsdp_size": "weights between layers",
     "pp_size": "layers",
 }
+_NOWHERE: Final = (0, 0)
 _EVEN: Final = ("head", "kv_head", "d_mlp")
 _ADVICE: Final = "Load it with `funlens.load(..., tp_plan='auto')`, or in one process."
 
@@ -68,12 +67,13 @@ def with_parts(module: Any, taps: Mapping[Site, Tap]) -> dict[Site, Tap]:
     """
     if not is_split(module):
         return dict(taps)
-    group, styles = _group_of(module), _styles_of(module)
-    found: dict[Site, Tap] = {}
-    for site, tap in taps.items():
-        layout = _layout(tap, styles, found, group)
-        found[site] = tap if layout is None else _parted(tap, layout, module)
-    return found
+    parallel = _Parallel(
+        module=module,
+        taps=taps,
+        group=_group_of(module),
+        styles=_styles_of(module),
+    )
+    return {site: parallel.parted(tap) for site, tap in taps.items()}
 
 
 def _group_of(module: Any) -> Any:
@@ -101,35 +101,70 @@ def _styles_of(module: Any) -> Mapping[str, str]:
     return plan
 
 
-def _layout(
-    tap: Tap, styles: Mapping[str, str], before: Mapping[Site, Tap], group: Any
-) -> Layout | None:
-    """Say which part of what a tap meets a process holds; None if it is whole."""
-    if tap.side in _HEADS_OF:
-        prefix = "cross_" if tap.site.part.startswith("cross_") else ""
-        sites = (
-            attrs.evolve(tap.site, part=prefix + part) for part in _HEADS_OF[tap.side]
+@attrs.frozen(kw_only=True, eq=False)
+class _Parallel:
+    """A split module, and what transformers' plan says of it."""
+
+    module: nn.Module
+    taps: Mapping[Site, Tap]
+    group: Any
+    styles: Mapping[str, str]
+
+    def parted(self, tap: Tap) -> Tap:
+        """Let a tap give its value whole, where a process holds a part of it."""
+        if tap.side == "experts" and self.style(tap.path) == "moe_tp_experts":
+            layout = Layout(self.group)
+            return attrs.evolve(tap, view=PartOfSum(tap.view, layout))
+        axis, pieces = self.place(tap)
+        if not pieces:
+            return tap
+        self.check_even(tap)
+        layout = Layout(self.group, axis=axis, pieces=pieces)
+        return attrs.evolve(tap, view=Parted(tap.view, layout))
+
+    def style(self, path: str) -> str:
+        """Give a module's style; empty without one."""
+        return self.styles.get(re.sub(r"\.\d+(?=\.|$)", ".*", path), "")
+
+    def place(self, tap: Tap) -> tuple[int, int]:
+        """Give the axis that is split, and its pieces; no pieces where none is."""
+        if tap.side in _INSIDE:
+            heads = (1, 1) if self.has_own_heads(tap) else _NOWHERE
+            return heads if tap.side != "rot_k" or self.has_own_keys(tap) else _NOWHERE
+        style = self.style(tap.path)
+        if style:
+            return _BY_STYLE.get(style, {}).get(tap.side, _NOWHERE)
+        is_norm = not hasattr(find(self.module, tap.path), "out_features")
+        if tap.site.part in _HEADS and is_norm and self.has_own_heads(tap):
+            return (-2, 1)
+        return _NOWHERE
+
+    def has_own_heads(self, tap: Tap) -> bool:
+        """Tell whether each process runs heads of its own in a tap's attention."""
+        parts = (
+            ("cross_z",) if tap.site.part.startswith("cross_") else ("attn_proj", "z")
         )
-        made = next((before[site] for site in sites if site in before), None)
-        is_parted = made is not None and isinstance(made.view, Parted)
-        return Layout(group, axis=1) if is_parted else None
-    style = styles.get(re.sub(r"\.\d+(?=\.|$)", ".*", tap.path), "")
-    if tap.side == "experts" and style == "moe_tp_experts":
-        return Layout(group)
-    axis, pieces = _BY_STYLE.get(style, {}).get(tap.side, (0, 0))
-    return Layout(group, axis=axis, pieces=pieces) if pieces else None
+        sites = (attrs.evolve(tap.site, part=part) for part in parts)
+        found = (self.taps[site].path for site in sites if site in self.taps)
+        return any(self.style(path) == "rowwise" for path in found)
 
+    def has_own_keys(self, tap: Tap) -> bool:
+        """Tell whether keys, which heads may share, are split as heads are."""
+        prefix = "cross_" if tap.site.part.startswith("cross_") else ""
+        sites = (attrs.evolve(tap.site, part=prefix + part) for part in ("k", "v"))
+        made = next((self.taps[site] for site in sites if site in self.taps), None)
+        return made is None or self.place(made) != _NOWHERE
 
-def _parted(tap: Tap, layout: Layout, module: Any) -> Tap:
-    if tap.side == "experts":
-        return attrs.evolve(tap, view=PartOfSum(tap.view, layout))
-    count = layout.group.size()
-    for axis in _EVEN:
-        size = tap.sizes.get(axis, 0)
-        if isinstance(size, int) and size % count:
-            raise UnsupportedConfigError(
-                module.config.model_type,
-                f"{count} processes cannot share {size} ({axis} at {tap.site}) evenly",
-                "Start a number of processes that divides it.",
-            )
-    return attrs.evolve(tap, view=Parted(tap.view, layout))
+    def check_even(self, tap: Tap) -> None:
+        """Refuse heads or neurons of which processes would have different numbers."""
+        count = self.group.size()
+        for axis in _EVEN:
+            size = tap.sizes.get(axis, 0)
+            if isinstance(size, int) and size % count:
+                config: Any = self.module.config
+                raise UnsupportedConfigError(
+                    config.model_type,
+                    f"{count} processes cannot share {size} ({axis} at {tap.site}) "
+                    "evenly",
+                    "Start a number of processes that divides it.",
+                )
