@@ -28,6 +28,7 @@ from funlens.adapters._language import (
 from funlens.adapters._load import load
 from funlens.adapters._load_config import ContextLengthWarning
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._matrices import acting_bias
 from funlens.adapters._norms import NormForm, form_of
 from funlens.adapters._offload import is_offloaded
 from funlens.adapters._padding import padding_mask
@@ -154,6 +155,7 @@ __all__ = [
     "W_out",
     "W_pos",
     "Whole",
+    "acting_bias",
     "active_transforms",
     "add_low_rank",
     "b_K",

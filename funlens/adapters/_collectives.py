@@ -46,19 +46,22 @@ def whole(tensor: Tensor) -> Tensor:
 
 def gathered(part: Tensor, layout: Layout) -> Tensor:
     """Join the parts of all processes."""
-    joined: Tensor = _Gathered.apply(part, layout)
+    apply: Any = _Gathered.apply
+    joined: Tensor = apply(part, layout)
     return joined
 
 
 def parted(value: Tensor, layout: Layout) -> Tensor:
     """Take this process's part."""
-    part: Tensor = _Parted.apply(value, layout)
+    apply: Any = _Parted.apply
+    part: Tensor = apply(value, layout)
     return part
 
 
 def summed(part: Tensor, group: Any) -> Tensor:
     """Add what all processes have."""
-    total: Tensor = _Summed.apply(part, group)
+    apply: Any = _Summed.apply
+    total: Tensor = apply(part, group)
     return total
 
 
@@ -67,7 +70,8 @@ def with_sum(part: Tensor, value: Tensor, group: Any) -> Tensor:
 
     Where the sum is that value already, the parts keep their bits.
     """
-    moved: Tensor = _WithSum.apply(part, value, group)
+    apply: Any = _WithSum.apply
+    moved: Tensor = apply(part, value, group)
     return moved
 
 
@@ -155,5 +159,5 @@ def _part(value: Tensor, layout: Layout) -> Tensor:
 
 def _in_pieces(tensor: Tensor, pieces: int) -> Tensor:
     """Part the last axis; torch leaves the method untyped."""
-    apart: Tensor = tensor.unflatten(-1, (pieces, -1))
+    apart: Tensor = torch.unflatten(tensor, -1, (pieces, -1))
     return apart

@@ -85,8 +85,6 @@ def distribution(tp_plan: Any) -> Any:
     """Tell transformers to split weights by a plan; None where there is none."""
     if tp_plan is None:
         return None
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
 
-    return DistributedConfig(
-        tp_plan=tp_plan if isinstance(tp_plan, str) else dict(tp_plan)
-    )
+    return DistributedConfig(tp_plan="auto" if tp_plan == "auto" else dict(tp_plan))

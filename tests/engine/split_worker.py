@@ -29,10 +29,15 @@ EDITS: Final = (fl.Zero(fl.z(1, head=2)), fl.Add(fl.resid_pre(1), VECTOR))
 
 
 def apart(one: Tensor, other: Tensor) -> float:
-    """Give the largest difference; infinite where shapes differ."""
+    """Give the largest difference, relative to the largest value above 1.
+
+    It is infinite where shapes differ.
+    """
     if one.shape != other.shape:
         return float("inf")
-    return float((one.detach().double() - other.detach().double()).abs().max())
+    expected, found = one.detach().double(), other.detach().double()
+    size = max(1.0, float(expected.abs().max()))
+    return float((expected - found).abs().max()) / size
 
 
 def metric(logits: Tensor) -> Tensor:

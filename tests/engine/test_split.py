@@ -24,7 +24,7 @@ FAMILIES: Final = (
     "mistral",
     "mixtral",
     "phi3",
-    "qwen2_moe",
+    "olmoe",
     "qwen3",
 )
 """Apart and fused projections, norms of heads, and mixtures of experts."""
