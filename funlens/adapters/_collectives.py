@@ -4,7 +4,8 @@ Every process must come here at the same time with the same question: each waits
 others. Gradients of what is whole are whole in every process.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import attrs
 import torch
@@ -46,23 +47,20 @@ def whole(tensor: Tensor) -> Tensor:
 
 def gathered(part: Tensor, layout: Layout) -> Tensor:
     """Join the parts of all processes."""
-    apply: Any = _Gathered.apply
-    joined: Tensor = apply(part, layout)
-    return joined
+    apply = cast("Callable[..., Tensor]", _Gathered.apply)
+    return apply(part, layout)
 
 
 def parted(value: Tensor, layout: Layout) -> Tensor:
     """Take this process's part."""
-    apply: Any = _Parted.apply
-    part: Tensor = apply(value, layout)
-    return part
+    apply = cast("Callable[..., Tensor]", _Parted.apply)
+    return apply(value, layout)
 
 
 def summed(part: Tensor, group: Any) -> Tensor:
     """Add what all processes have."""
-    apply: Any = _Summed.apply
-    total: Tensor = apply(part, group)
-    return total
+    apply = cast("Callable[..., Tensor]", _Summed.apply)
+    return apply(part, group)
 
 
 def with_sum(part: Tensor, value: Tensor, group: Any) -> Tensor:
@@ -70,9 +68,8 @@ def with_sum(part: Tensor, value: Tensor, group: Any) -> Tensor:
 
     Where the sum is that value already, the parts keep their bits.
     """
-    apply: Any = _WithSum.apply
-    moved: Tensor = apply(part, value, group)
-    return moved
+    apply = cast("Callable[..., Tensor]", _WithSum.apply)
+    return apply(part, value, group)
 
 
 class _Gathered(torch.autograd.Function):
