@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from funlens.adapters._collectives import Layout, gathered, parted, summed, with_sum
-from funlens.adapters._matrices import acting_weight, stored_input_first
+from funlens.adapters._matrices import acting_bias, acting_weight, stored_input_first
 from funlens.adapters._offload import execution_device
 
 
@@ -380,8 +380,8 @@ def with_scale(
     norm: nn.Module, normalized: Tensor, scale: Tensor, other: Tensor
 ) -> Tensor:
     """Give a norm's output as if it had divided by another scale."""
-    bias = getattr(norm, "bias", None)
-    shift = bias if isinstance(bias, Tensor) else torch.zeros_like(scale)
+    bias = acting_bias(norm)  # it may be away again
+    shift = torch.zeros_like(scale) if bias is None else bias
     rescaled = (normalized - shift) * (scale / other) + shift
     return unless_same(other == scale, normalized, rescaled)
 

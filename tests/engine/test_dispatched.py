@@ -132,10 +132,12 @@ def test_what_offloading_cannot_do_is_refused(away: fl.ModelSpec) -> None:
 
 
 def in_two_entries(module: Any, folder: Path) -> None:
-    """Dispatch the two halves of a model's modules by two entries of a map."""
-    parts = [name for name, part in module.named_modules() if not [*part.children()]]
-    device_map: dict[str, Any] = {name: torch.device("cpu") for name in parts}
-    device_map |= dict.fromkeys(parts[len(parts) // 2 :], "cpu")
+    """Run the first layer from one entry of a map, and the rest from another."""
+    names = [name for name, _ in module.named_modules() if name]
+    first = next(name for name in names if name.endswith(".0"))
+    alone = [name for name in names if not first.startswith(f"{name}.")]
+    device_map: dict[str, Any] = dict.fromkeys(alone, "cpu")
+    device_map[first] = torch.device("cpu")
     dispatch_model(module, device_map=device_map, force_hooks=True)
 
 
