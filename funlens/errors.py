@@ -6,6 +6,7 @@ The family::
     ├── SpecError (ValueError)
     │   ├── UnsupportedArchitectureError
     │   ├── UnsupportedConfigError
+    │   ├── PathNotFoundError
     │   ├── LogProbsMovedError
     │   └── NotInferredError
     ├── SiteError (LookupError)
@@ -34,6 +35,7 @@ Fields are plain values, so that the errors pickle; they compare by identity.
 
 import difflib
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 
 import attrs
 
@@ -53,6 +55,7 @@ __all__ = [
     "NotInferredError",
     "NotSerializableError",
     "OptionError",
+    "PathNotFoundError",
     "ReadOnlySiteError",
     "RunError",
     "SelectionError",
@@ -76,6 +79,10 @@ def nearest(name: str, choices: Iterable[str]) -> tuple[str, ...]:
     every = tuple(dict.fromkeys(choices))
     near = difflib.get_close_matches(name, every, n=_MOST_CHOICES, cutoff=0.0)
     return tuple(near)
+
+
+def _installed() -> str:
+    return version("transformers")
 
 
 class FunlensError(Exception):
@@ -116,6 +123,39 @@ class UnsupportedConfigError(SpecError):
         return (
             f"this {self.model_type} model cannot be used: {self.problem}. "
             f"{self.advice}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class PathNotFoundError(SpecError):
+    """A module is not where its table says, as after transformers renamed it.
+
+    Attributes:
+        model_type: Architecture.
+        base: Module below which it was looked for; empty for the model itself.
+        paths: What it may be called; none of these is there.
+        verified: Version of transformers that the table was last verified with; empty
+            where it does not say.
+        installed: Version of transformers that is there.
+    """
+
+    model_type: str
+    base: str
+    paths: tuple[str, ...]
+    verified: str = ""
+    installed: str = attrs.field(factory=_installed)
+
+    def __str__(self) -> str:
+        """Name the paths, and both versions."""
+        where = f"its {self.base}" if self.base else "it"
+        names = " or ".join(repr(path) for path in self.paths[:_MOST_CHOICES])
+        verified = f"transformers {self.verified}" if self.verified else "no version"
+        return (
+            f"this {self.model_type} model cannot be described: {where} has no {names}. "
+            f"Its table was last verified with {verified}, and transformers "
+            f"{self.installed} is installed, which may have renamed it. "
+            "Install the version it was verified with, or pass a table of your own "
+            "with `adapter=`."
         )
 
 

@@ -9,6 +9,7 @@ import attrs
 from torch import nn
 
 from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION, register_attention
+from funlens.adapters._drift import check_paths
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._language import Architecture
@@ -18,6 +19,7 @@ from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
 from funlens.adapters._tokenizer import check_bos, tokenizer_in
 from funlens.adapters._tree import Sizes, features, find, path_of
+from funlens.adapters._verified import VERIFIED
 from funlens.adapters._views import is_centered
 from funlens.data import AXES, BosPolicy, ModelSpec, Site, SiteInfo
 from funlens.errors import (
@@ -29,6 +31,7 @@ from funlens.errors import (
 
 _GROUP: Final = "funlens.architectures"
 _KNOWN_ATTENTION: Final = ("sdpa", "eager")
+_BUILTIN: Final = tuple(attrs.evolve(t, verified=VERIFIED) for t in ARCHITECTURES)
 _OUR_ATTENTION: Final = (ATTENTION, EAGER_ATTENTION)
 
 
@@ -39,7 +42,7 @@ def supported() -> tuple[str, ...]:
 
 def _tables() -> tuple[Architecture, ...]:
     loaded = (entry.load() for entry in entry_points(group=_GROUP))
-    return (*loaded, *ARCHITECTURES)
+    return (*loaded, *_BUILTIN)
 
 
 def _table_for(config: Any) -> Architecture:
@@ -84,6 +87,7 @@ def from_module(
     Raises:
         UnsupportedArchitectureError: No table describes it.
         UnsupportedConfigError: The table does not fit this module.
+        PathNotFoundError: The module lacks what its table names.
         InputError: It is compiled, in training mode, or no HuggingFace model; or the
             tokenizer is none.
         OptionError: `bos` is no policy.
@@ -100,6 +104,7 @@ def from_module(
     skeleton = bare_copy(inner)
     binder = _bound(arch, skeleton)
     taps = {tap.site: tap for tap in taps_of(binder)}
+    check_paths(binder, taps.values())
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
     if unembed or not _is_body(skeleton):
         site = Site(part="logits")

@@ -37,7 +37,7 @@ from funlens.adapters._views import (
     View,
 )
 from funlens.data import AXES, Site
-from funlens.errors import UnsupportedConfigError
+from funlens.errors import PathNotFoundError, UnsupportedConfigError
 
 # What is added to the one residual stream, and what it is in between.
 _ADDED: Final = frozenset(
@@ -150,7 +150,7 @@ def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
     """List the blocks of a stack's layers: the path of each.
 
     Raises:
-        UnsupportedConfigError: There is no list of blocks where the table says.
+        PathNotFoundError: There is no list of blocks where the table says.
     """
     return tuple(path for path, _ in _layers_of(binder, stack))
 
@@ -177,9 +177,11 @@ def _listed(binder: Binder, path: Path) -> tuple[str, ...]:
     at = binder.below_body(path)
     found = find(binder.module, at) if at else None
     if not isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
-        raise UnsupportedConfigError(
-            binder.arch.model_types[0],
-            f"it has no list of blocks at {path!r}; transformers may have renamed it",
+        raise PathNotFoundError(
+            model_type=binder.arch.model_types[0],
+            base=binder.body,
+            paths=(path,) if isinstance(path, str) else path,
+            verified=binder.arch.verified,
         )
     return tuple(f"{at}.{name}" for name, _ in found.named_children())
 
@@ -188,7 +190,8 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
     """List every tap, in the order of the forward pass.
 
     Raises:
-        UnsupportedConfigError: A path of the table is not in the module.
+        PathNotFoundError: A list of blocks is not where the table says.
+        UnsupportedConfigError: The table does not fit the module.
     """
     taps: list[Tap] = []
     for name, stack in binder.arch.others.items():

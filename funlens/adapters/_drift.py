@@ -1,0 +1,110 @@
+"""Drift: what a table names, and a module does not have.
+
+Paths that are not there are left out, because variants of a family share a table. So
+a module that transformers renamed would take its sites with it, unseen. A table that
+was verified is held to what every one of its models had then: each kind of block has
+its norms, attention with its projections, and an MLP.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Final
+
+import attrs
+
+from funlens.adapters._language import Attention, Block, Experts, Path, Stack
+from funlens.adapters._taps import Binder, Tap, blocks_of, kind_of
+from funlens.errors import PathNotFoundError
+
+_ATTENTION: Final = frozenset({"attn_in", "q", "v", "pattern", "z", "attn_out"})
+_MIXER: Final = frozenset({"ssm_in"})
+_MLP: Final = frozenset({"mlp_in"})
+
+
+@attrs.frozen
+class _Wanted:
+    """Parts of which a kind of block has one at least, and what leads to them."""
+
+    parts: frozenset[str]
+    paths: tuple[str, ...]
+
+
+def check_paths(binder: Binder, taps: Iterable[Tap]) -> None:
+    """Refuse a module that lacks what its verified table names.
+
+    Raises:
+        PathNotFoundError: None of the paths of some part is there.
+    """
+    arch = binder.arch
+    if not arch.verified:
+        return
+    held = tuple(taps)
+    for name, stack in (("", arch.main), *arch.others.items()):
+        if not name or binder.below_body(stack.blocks):
+            _check_stack(binder, stack, [t for t in held if t.site.stack == name])
+
+
+def _check_stack(binder: Binder, stack: Stack, taps: list[Tap]) -> None:
+    parts: dict[int, set[str]] = {}
+    for tap in taps:
+        if tap.site.layer is not None:
+            parts.setdefault(tap.site.layer, set()).add(tap.site.part)
+    first: dict[int, tuple[Block, str]] = {}
+    every: dict[int, set[str]] = {}
+    for layer, path in enumerate(blocks_of(binder, stack)):
+        block = kind_of(binder, stack, path, layer)
+        first.setdefault(id(block), (block, path))
+        every.setdefault(id(block), set()).update(parts.get(layer, ()))
+    for kind, (block, path) in first.items():
+        found = every[kind]
+        for wanted in _wanted(block, found):
+            if found.isdisjoint(wanted.parts) and wanted.paths:
+                raise PathNotFoundError(
+                    model_type=binder.arch.model_types[0],
+                    base=path,
+                    paths=wanted.paths,
+                    verified=binder.arch.verified,
+                )
+
+
+def _wanted(block: Block, found: set[str]) -> Iterator[_Wanted]:
+    """List what a kind of block has, by its table and by what was found of it."""
+    has_attention = not found.isdisjoint(_ATTENTION)
+    if found.isdisjoint(_MIXER):
+        yield _Wanted(_ATTENTION, _names(words.path for words in block.attention))
+    if not has_attention:
+        yield _Wanted(_MIXER, _names(words.path for words in block.mixer))
+    yield _Wanted(_MLP, _names(words.path for words in block.mlp))
+    yield _Wanted(frozenset({"ln1_scale"}), _names([block.ln1]))
+    yield _Wanted(frozenset({"ln2_scale"}), _names([block.ln2]))
+    if has_attention:
+        yield from _projections(block.attention)
+    if "mlp_post" in found:
+        dense = [words for words in block.mlp if not isinstance(words, Experts)]
+        ways = chain.from_iterable((words.up, words.gate_up) for words in dense)
+        yield _Wanted(frozenset({"mlp_pre"}), _names(ways))
+
+
+def _projections(alternatives: tuple[Attention, ...]) -> Iterator[_Wanted]:
+    """Queries, keys and values, where every alternative makes them with a module."""
+    for part in ("q", "k", "v"):
+        ways = [_ways(words, part) for words in alternatives]
+        if all(ways):
+            names = _names(chain.from_iterable(ways))
+            yield _Wanted(frozenset({part}), names)
+
+
+def _ways(words: Attention, part: str) -> tuple[Path, ...]:
+    """Give the paths that lead to a part; none where it may have none of its own."""
+    from_latent = words.q_latent if part == "q" else words.kv or words.kv_latent
+    if from_latent or part in words.hidden:
+        return ()
+    own: Path = getattr(words, part)
+    fused: Path = words.fused.path if words.fused else ""
+    return tuple(path for path in (fused, own) if path)
+
+
+def _names(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Flatten alternatives, each once."""
+    each = ((path,) if isinstance(path, str) else path for path in paths)
+    return tuple(dict.fromkeys(name for name in chain.from_iterable(each) if name))
