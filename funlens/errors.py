@@ -126,7 +126,7 @@ class UnsupportedConfigError(SpecError):
         )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class PathNotFoundError(SpecError):
     """A module is not where its table says, as after transformers renamed it.
 
@@ -151,7 +151,8 @@ class PathNotFoundError(SpecError):
         names = " or ".join(repr(path) for path in self.paths[:_MOST_CHOICES])
         verified = f"transformers {self.verified}" if self.verified else "no version"
         return (
-            f"this {self.model_type} model cannot be described: {where} has no {names}. "
+            f"this {self.model_type} model cannot be described: {where} has no "
+            f"{names}. "
             f"Its table was last verified with {verified}, and transformers "
             f"{self.installed} is installed, which may have renamed it. "
             "Install the version it was verified with, or pass a table of your own "

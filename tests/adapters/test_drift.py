@@ -22,13 +22,13 @@ RENAMED: Final = [
     ("llama", "model.layers.*.self_attn.q_proj", "model.layers.0"),
     ("llama", "model.layers.*.self_attn.k_proj", "model.layers.0"),
     ("llama", "model.layers.*.self_attn.v_proj", "model.layers.0"),
-    ("llama", "model.layers.*.self_attn.o_proj", "model.layers.0"),
+    ("llama", "model.layers.*.self_attn.o_proj", "model.layers.0.self_attn"),
     ("llama", "model.layers.*.mlp", "model.layers.0"),
     ("llama", "model.layers.*.mlp.up_proj", "model.layers.0"),
-    ("llama", "model.layers.*.mlp.down_proj", "model.layers.0"),
+    ("llama", "model.layers.*.mlp.down_proj", "model.layers.0.mlp"),
     ("llama", "model.layers.*.input_layernorm", "model.layers.0"),
     ("llama", "model.layers.*.post_attention_layernorm", "model.layers.0"),
-    ("gpt2", "transformer.h.*.attn.c_attn", "transformer.h.0"),
+    ("gpt2", "transformer.h.*.attn.c_attn", "transformer.h.0.attn"),
     ("mamba", "backbone.layers.*.mixer", "backbone.layers.0"),
     ("bert", "bert.encoder.layer.*.attention.self.query", "bert.encoder.layer.0"),
 ]
@@ -53,7 +53,9 @@ def test_a_renamed_module_is_named(family: str, pattern: str, base: str) -> None
         fl.from_module(renamed(family, pattern))
     error = caught.value
     assert base == error.base
-    assert pattern.rpartition(".")[2] in {path.rpartition(".")[2] for path in error.paths}
+    assert pattern.rpartition(".")[2] in {
+        path.rpartition(".")[2] for path in error.paths
+    }
     assert (VERIFIED, transformers.__version__) == (error.verified, error.installed)
     assert f"last verified with transformers {VERIFIED}" in str(error)
     assert f"transformers {transformers.__version__} is installed" in str(error)
@@ -70,11 +72,14 @@ def test_a_table_of_ones_own_is_held_to_what_it_says() -> None:
         fl.from_module(renamed("llama", pattern), adapter=mine)
 
 
-def test_a_renamed_field_of_the_config_is_named() -> None:
+def test_a_renamed_field_of_the_config_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A multiplier that is not there would be taken for 1."""
     module: nn.Module = tiny_hf_model("granite")
     config: Any = module.config
     del config.residual_multiplier
+    monkeypatch.delattr(type(config), "residual_multiplier")
     with pytest.raises(UnsupportedConfigError) as caught:
         fl.from_module(module)
     assert f"'residual_multiplier', which transformers {VERIFIED}" in str(caught.value)

@@ -1,0 +1,33 @@
+"""Laws on another version of transformers: what it lacks is left out, with the reason."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+import transformers
+
+from funlens.adapters._verified import VERIFIED
+from funlens.testing import CAUSAL, FOUNDATION
+
+TYPES: Final = {
+    recipe.name: recipe.config_type or recipe.model_type
+    for recipe in (*FOUNDATION, *CAUSAL)
+}
+UNBUILT: Final[Mapping[str, str]] = {
+    "cohere_compass_text": "5.20.0",  # it rotates by no less than three sections
+}
+"""Recipes that a version of HuggingFace's own code cannot build."""
+
+
+@pytest.fixture(autouse=True)
+def is_there(request: pytest.FixtureRequest) -> None:
+    """Skip what another version does not have; the verified one has everything."""
+    installed = transformers.__version__
+    callspec: Any = getattr(request.node, "callspec", None)
+    name = callspec.params.get("name") if callspec else None
+    if name is None or installed == VERIFIED:
+        return
+    if TYPES[name] not in transformers.CONFIG_MAPPING:
+        pytest.skip(f"transformers {installed} has no {TYPES[name]}")
+    if installed == UNBUILT.get(name):
+        pytest.skip(f"transformers {installed} cannot build this {name}")
