@@ -7,6 +7,7 @@ The family::
     │   ├── UnsupportedArchitectureError
     │   ├── UnsupportedConfigError
     │   ├── PathNotFoundError
+    │   ├── BrokenTableError
     │   ├── LogProbsMovedError
     │   └── NotInferredError
     ├── SiteError (LookupError)
@@ -42,6 +43,7 @@ import attrs
 _MOST_CHOICES = 8
 
 __all__ = [
+    "BrokenTableError",
     "ConflictError",
     "DtypeError",
     "FunlensError",
@@ -157,6 +159,23 @@ class PathNotFoundError(SpecError):
             f"{self.installed} is installed, which may have renamed it. "
             "Install the version it was verified with, or pass a table of your own "
             "with `adapter=`."
+        )
+
+
+@attrs.frozen
+class BrokenTableError(SpecError):
+    """An installed package promises a table, and has none."""
+
+    entry: str
+    package: str
+    problem: str
+
+    def __str__(self) -> str:
+        """Name the package and what is wrong with it."""
+        return (
+            f"the entry point {self.entry!r} of the package {self.package!r} cannot "
+            f"be used: {self.problem}. Expected a `funlens.Architecture`, or several. "
+            "Mend, upgrade or uninstall that package."
         )
 
 

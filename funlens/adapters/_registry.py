@@ -1,7 +1,6 @@
 """From a HuggingFace module to a spec."""
 
 from collections.abc import Iterable, Sequence
-from importlib.metadata import entry_points
 from itertools import chain
 from typing import Any, Final, Literal
 
@@ -17,6 +16,7 @@ from funlens.adapters._machinery import Machinery
 from funlens.adapters._parallel import with_parts
 from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
+from funlens.adapters._third_parties import installed_tables
 from funlens.adapters._tokenizer import check_bos, tokenizer_in
 from funlens.adapters._tree import Sizes, features, find, path_of
 from funlens.adapters._verified import VERIFIED
@@ -29,7 +29,6 @@ from funlens.errors import (
     nearest,
 )
 
-_GROUP: Final = "funlens.architectures"
 _KNOWN_ATTENTION: Final = ("sdpa", "eager")
 _BUILTIN: Final = tuple(attrs.evolve(t, verified=VERIFIED) for t in ARCHITECTURES)
 _OUR_ATTENTION: Final = (ATTENTION, EAGER_ATTENTION)
@@ -41,8 +40,7 @@ def supported() -> tuple[str, ...]:
 
 
 def _tables() -> tuple[Architecture, ...]:
-    loaded = (entry.load() for entry in entry_points(group=_GROUP))
-    return (*loaded, *_BUILTIN)
+    return (*installed_tables(), *_BUILTIN)
 
 
 def _table_for(config: Any) -> Architecture:
@@ -86,6 +84,7 @@ def from_module(
 
     Raises:
         UnsupportedArchitectureError: No table describes it.
+        BrokenTableError: An installed package promises a table, and has none.
         UnsupportedConfigError: The table does not fit this module.
         PathNotFoundError: The module lacks what its table names.
         InputError: It is compiled, in training mode, or no HuggingFace model; or the

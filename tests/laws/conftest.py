@@ -1,4 +1,4 @@
-"""Laws on another version of transformers: what it lacks is left out, with the reason."""
+"""Laws on another version of transformers: what it lacks is skipped, with a reason."""
 
 from collections.abc import Mapping
 from typing import Any, Final
