@@ -1,12 +1,13 @@
 """Drift: what a table names, and a module does not have.
 
 Paths that are not there are left out, because variants of a family share a table. So
-a module that transformers renamed would take its sites with it, unseen. A table that
-was verified is held to what every one of its models had then: each kind of block has
-its norms, attention with its projections, and an MLP.
+a module that transformers renamed would take its sites with it, unseen. On another
+version than the one it was verified with, a table is held to what its models had then:
+each kind of block has its norms, attention with its projections, and an MLP.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from itertools import chain
 from typing import Final, TypeAlias
 
@@ -46,13 +47,13 @@ class _Wanted:
 
 
 def check_paths(binder: Binder, taps: Iterable[Tap]) -> None:
-    """Refuse a module that lacks what its verified table names.
+    """Refuse a module of another version that lacks what its table names.
 
     Raises:
         PathNotFoundError: None of the paths of some part is there.
     """
     arch = binder.arch
-    if not arch.verified:
+    if arch.verified in {"", version("transformers")}:
         return
     held = tuple(taps)
     for name, stack in (("", arch.main), *arch.others.items()):

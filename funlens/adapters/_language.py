@@ -355,8 +355,8 @@ class Architecture:
         plain: Classes of modules with an autograd function of their own, which
             `torch.func` cannot pass, and the function of the same modelling file that
             computes the same values.
-        verified: Version of transformers that it was last verified with. A table that
-            says so is held to it: a module that lacks what the table names is refused.
+        verified: Version of transformers that it was last verified with. On another
+            one, a module that lacks what the table names is refused.
     """
 
     model_types: tuple[str, ...]

@@ -76,7 +76,7 @@ def load(
         OptionError: A keyword is unknown, or would have no effect.
         UnsupportedArchitectureError: No table describes it.
         UnsupportedConfigError: The table does not fit it.
-        PathNotFoundError: It lacks what its table names.
+        PathNotFoundError: Another version of transformers renamed what it names.
     """
     if not load_weights:
         idle = {

@@ -18,6 +18,7 @@ from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
 from funlens.adapters._third_parties import installed_tables
 from funlens.adapters._tokenizer import check_bos, tokenizer_in
+from funlens.adapters._toy_tables import TOY_TYPE
 from funlens.adapters._tree import Sizes, features, find, path_of
 from funlens.adapters._verified import VERIFIED
 from funlens.adapters._views import is_centered
@@ -30,7 +31,10 @@ from funlens.errors import (
 )
 
 _KNOWN_ATTENTION: Final = ("sdpa", "eager")
-_BUILTIN: Final = tuple(attrs.evolve(t, verified=VERIFIED) for t in ARCHITECTURES)
+_BUILTIN: Final = tuple(
+    table if TOY_TYPE in table.model_types else attrs.evolve(table, verified=VERIFIED)
+    for table in ARCHITECTURES
+)
 _OUR_ATTENTION: Final = (ATTENTION, EAGER_ATTENTION)
 
 
@@ -86,7 +90,7 @@ def from_module(
         UnsupportedArchitectureError: No table describes it.
         BrokenTableError: An installed package promises a table, and has none.
         UnsupportedConfigError: The table does not fit this module.
-        PathNotFoundError: The module lacks what its table names.
+        PathNotFoundError: Another version of transformers renamed what it names.
         InputError: It is compiled, in training mode, or no HuggingFace model; or the
             tokenizer is none.
         OptionError: `bos` is no policy.

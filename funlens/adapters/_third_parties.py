@@ -35,10 +35,10 @@ def _tables_at(entry: EntryPoint) -> tuple[Architecture, ...]:
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
         raise BrokenTableError(entry.name, _package(entry), problem) from error
-    is_one = isinstance(found, Architecture) or not isinstance(found, Iterable)
-    tables = (found,) if is_one else tuple(cast("Iterable[Any]", found))
+    is_several = isinstance(found, Iterable) and not isinstance(found, Architecture)
+    tables = list(cast("Iterable[Any]", found)) if is_several else [cast("Any", found)]
     for table in tables:
         if not isinstance(table, Architecture):
             problem = f"{entry.value} holds a {type(table).__name__}"
             raise BrokenTableError(entry.name, _package(entry), problem)
-    return tables
+    return tuple(tables)

@@ -1,5 +1,6 @@
 """Drift: modules that another version of transformers calls otherwise."""
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +11,10 @@ import transformers
 from torch import nn
 
 import funlens as fl
-from funlens.adapters import ARCHITECTURES
+from funlens.adapters import ARCHITECTURES, _registry
 from funlens.adapters._verified import VERIFIED
 from funlens.errors import PathNotFoundError, UnsupportedConfigError
-from funlens.testing import tiny_hf_model
+from funlens.testing import CAUSAL, tiny_hf_model
 
 ROOT: Final = Path(__file__).parents[2]
 RENAMED: Final = [
@@ -46,30 +47,50 @@ def renamed(family: str, pattern: str) -> Any:
     return module
 
 
+@pytest.fixture
+def another_version(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The installed version, after another one than the tables were verified with."""
+    before = tuple(attrs.evolve(table, verified="5.0.0") for table in ARCHITECTURES)
+    monkeypatch.setattr(_registry, "_BUILTIN", before)
+    return transformers.__version__
+
+
 @pytest.mark.parametrize(("family", "pattern", "base"), RENAMED)
-def test_a_renamed_module_is_named(family: str, pattern: str, base: str) -> None:
+def test_a_renamed_module_is_named(
+    family: str, pattern: str, base: str, another_version: str
+) -> None:
     """The error names the path, where it was looked for, and both versions."""
     with pytest.raises(PathNotFoundError) as caught:
         fl.from_module(renamed(family, pattern))
     error = caught.value
     assert base == error.base
-    assert pattern.rpartition(".")[2] in {
-        path.rpartition(".")[2] for path in error.paths
-    }
-    assert (VERIFIED, transformers.__version__) == (error.verified, error.installed)
-    assert f"last verified with transformers {VERIFIED}" in str(error)
-    assert f"transformers {transformers.__version__} is installed" in str(error)
+    names = {path.rpartition(".")[2] for path in error.paths}
+    assert pattern.rpartition(".")[2] in names
+    assert ("5.0.0", another_version) == (error.verified, error.installed)
+    assert "last verified with transformers 5.0.0" in str(error)
+    assert f"transformers {another_version} is installed" in str(error)
 
 
-def test_a_table_of_ones_own_is_held_to_what_it_says() -> None:
+@pytest.mark.architectures
+@pytest.mark.parametrize("name", [recipe.name for recipe in CAUSAL])
+def test_no_architecture_lacks_what_its_table_names(
+    name: str, another_version: str
+) -> None:
+    """So another version that did not rename anything loads, too."""
+    with contextlib.suppress(UnsupportedConfigError):  # those that are always refused
+        assert fl.from_module(tiny_hf_model(name)).n_layers
+
+
+def test_a_table_is_held_to_another_version_than_its_own() -> None:
     """Without a version, what is not there is left out, as the language says."""
     (table,) = (table for table in ARCHITECTURES if "llama" in table.model_types)
-    pattern = "model.layers.*.self_attn.q_proj"
-    spec = fl.from_module(renamed("llama", pattern), adapter=table)
-    assert not any(info.site.part == "q" for info in spec.sites)
-    mine = attrs.evolve(table, verified="5.20.0")
-    with pytest.raises(PathNotFoundError, match=r"verified with transformers 5\.20\.0"):
-        fl.from_module(renamed("llama", pattern), adapter=mine)
+    module = renamed("llama", "model.layers.*.self_attn.q_proj")
+    for verified in ("", transformers.__version__):
+        own = attrs.evolve(table, verified=verified)
+        spec = fl.from_module(module, adapter=own)
+        assert not any(info.site.part == "q" for info in spec.sites)
+    with pytest.raises(PathNotFoundError, match=r"verified with transformers 5\.1\.0"):
+        fl.from_module(module, adapter=attrs.evolve(table, verified="5.1.0"))
 
 
 def test_a_renamed_field_of_the_config_is_named(
