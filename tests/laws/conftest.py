@@ -7,12 +7,9 @@ import pytest
 import transformers
 
 from funlens.adapters._verified import VERIFIED
-from funlens.testing import CAUSAL, FOUNDATION
+from funlens.testing import RECIPES
 
-TYPES: Final = {
-    recipe.name: recipe.config_type or recipe.model_type
-    for recipe in (*FOUNDATION, *CAUSAL)
-}
+TYPES: Final = {row.name: row.config_type or row.model_type for row in RECIPES}
 UNBUILT: Final[Mapping[str, str]] = {
     "cohere_compass_text": "5.20.0",  # it rotates by no less than three sections
 }
@@ -25,7 +22,7 @@ def is_there(request: pytest.FixtureRequest) -> None:
     installed = transformers.__version__
     callspec: Any = getattr(request.node, "callspec", None)
     name = callspec.params.get("name") if callspec else None
-    if name is None or installed == VERIFIED:
+    if name not in TYPES or installed == VERIFIED:
         return
     if TYPES[name] not in transformers.CONFIG_MAPPING:
         pytest.skip(f"transformers {installed} has no {TYPES[name]}")
