@@ -56,6 +56,7 @@ _OTHERS: Final[Mapping[str, str]] = {
 }
 _NOWHERE: Final = (0, 0)
 _EVEN: Final = ("head", "kv_head", "d_mlp")
+_SPREAD: Final = "is_distributed_loading_by_transformers"
 _ADVICE: Final = "Load it with `funlens.load(..., tp_plan='auto')`, or in one process."
 
 
@@ -65,19 +66,26 @@ def with_parts(module: Any, taps: Mapping[Site, Tap]) -> dict[Site, Tap]:
     Raises:
         UnsupportedConfigError: It is split in a way whose parts are not known.
     """
-    if not is_split(module):
+    split: Any = next((held for held in module.parameters() if is_part(held)), None)
+    if split is None:
         return dict(taps)
     parallel = _Parallel(
         module=module,
         taps=taps,
-        group=_group_of(module),
+        group=split.device_mesh.get_group(),
         styles=_styles_of(module),
     )
     return {site: parallel.parted(tap) for site, tap in taps.items()}
 
 
-def _group_of(module: Any) -> Any:
-    """Find the processes that share the weights."""
+def refuse_spread(module: Any) -> None:
+    """Refuse what else may be spread over processes than parts of matrices.
+
+    Raises:
+        UnsupportedConfigError: It is, or nobody says how.
+    """
+    if not (getattr(module, _SPREAD, False) or is_split(module)):
+        return
     model_type = module.config.model_type
     told = getattr(module.config, "distributed_config", None)
     if told is None:
@@ -87,8 +95,6 @@ def _group_of(module: Any) -> Any:
         if getattr(told, field, 1) > 1:
             problem = f"its {what} are spread over processes ({field})"
             raise UnsupportedConfigError(model_type, problem, _ADVICE)
-    split: Any = next(held for held in module.parameters() if is_part(held))
-    return split.device_mesh.get_group()
 
 
 def _styles_of(module: Any) -> Mapping[str, str]:

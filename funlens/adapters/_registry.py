@@ -13,7 +13,7 @@ from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._language import Architecture
 from funlens.adapters._machinery import Machinery
-from funlens.adapters._parallel import with_parts
+from funlens.adapters._parallel import refuse_spread, with_parts
 from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
 from funlens.adapters._third_parties import installed_tables
@@ -102,6 +102,7 @@ def from_module(
     refusal = arch.refusal(inner) if arch.refusal else ""
     if refusal:
         raise UnsupportedConfigError(inner.config.model_type, refusal, "")
+    refuse_spread(inner)
     register_attention()
     register_experts()
     skeleton = bare_copy(inner)

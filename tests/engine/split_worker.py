@@ -92,7 +92,7 @@ def smooth(spec: fl.ModelSpec) -> list[fl.Site]:
     return [i.site for i in spec.sites if not i.site.part.endswith("indices")]
 
 
-def refused(split: fl.ModelSpec) -> dict[str, str]:
+def refused(split: fl.ModelSpec, folder: str) -> dict[str, str]:
     """Ask for what cannot be done, and give what was answered."""
     name, weight = next(iter(split.module.named_parameters()))
     value = torch.zeros(weight.shape)
@@ -106,6 +106,8 @@ def refused(split: fl.ModelSpec) -> dict[str, str]:
         "with_weights": lambda: fl.with_weights(split, {name: value}),
         "fold_layer_norm": lambda: fl.fold_layer_norm(split),
         "dry_run": lambda: fl.dry_run(split, TOKENS),
+        "a style": lambda: fl.load(folder, tp_plan={"model.norm": "sequence_parallel"}),
+        "another way": lambda: fl.from_module(spread(folder, fsdp_size=2)),
     }
     answers: dict[str, str] = {}
     for what, ask in asked.items():
@@ -116,11 +118,17 @@ def refused(split: fl.ModelSpec) -> dict[str, str]:
     return answers
 
 
+def spread(folder: str, **plan: Any) -> Any:
+    """Let transformers spread a model over the processes."""
+    config = DistributedConfig(**plan)
+    auto: Any = AutoModelForCausalLM
+    return auto.from_pretrained(folder, distributed_config=config).eval()
+
+
 def owned(folder: str) -> dict[str, float]:
     """Describe a module that transformers split, and compare it before and after."""
-    plan = DistributedConfig(tp_plan="auto")
-    module: Any = AutoModelForCausalLM.from_pretrained(folder, distributed_config=plan)
-    before = {name: dict(vars(part)) for name, part in module.eval().named_modules()}
+    module = spread(folder, tp_plan="auto")
+    before = {name: dict(vars(part)) for name, part in module.named_modules()}
     held = {
         name: copy.copy(part._forward_hooks) for name, part in module.named_modules()
     }
@@ -167,7 +175,7 @@ def main() -> None:
             **met(whole, split),
             "owner": owned(folder),
             "shapes": shapes[0] == shapes[1],
-            "refused": refused(split),
+            "refused": refused(split, folder),
         }
         if not is_brief:
             rows = verify(split, TOKENS).rows
