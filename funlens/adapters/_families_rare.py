@@ -125,6 +125,7 @@ RARE: Final[tuple[Architecture, ...]] = (
         "zaya",
         block=evolve(
             PRE_NORM,
+            attention=(),  # not described: its projections have a module of their own
             mlp=(Experts(path="mlp", router=""),),
             unsummed=_SCALED,
             can_skip=False,
@@ -176,6 +177,7 @@ RARE: Final[tuple[Architecture, ...]] = (
         main=Stack(
             block=evolve(
                 PRE_NORM,
+                attention=(),
                 # its heads are experts, so that none has a place of its own
                 ln1_post="self_attention",
                 mlp=(
