@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import funlens as fl
-from funlens.adapters import ARCHITECTURES
+from funlens.adapters import ARCHITECTURES, described
 from funlens.errors import BrokenTableError, UnsupportedArchitectureError
 from funlens.testing import tiny_hf_model, tiny_inputs
 
@@ -66,9 +66,9 @@ def test_an_installed_table_overrides_a_builtin_one(installed: Installed) -> Non
 
 def test_an_entry_point_may_bring_several_tables(installed: Installed) -> None:
     """Each of their model types is supported, and loads."""
-    assert "other_1" not in fl.supported()
+    assert "other_1" not in described()
     installed.add("acme-several", "others = acme_several:OTHERS")
-    assert {"other_1", "other_2"} <= set(fl.supported())
+    assert {"other_1", "other_2"} <= set(described())
     module: Any = tiny_hf_model("llama")
     type(module.config).model_type, kept = "other_2", type(module.config).model_type
     try:
@@ -102,7 +102,7 @@ def test_a_broken_entry_point_names_its_package(
 ) -> None:
     """The error says which package to mend; a table that is passed needs none."""
     installed.add("acme-broken", entry, code)
-    for ask in (fl.supported, lambda: fl.from_module(tiny_hf_model("gpt2"))):
+    for ask in (described, lambda: fl.from_module(tiny_hf_model("gpt2"))):
         with pytest.raises(BrokenTableError) as caught:
             ask()
         assert ("acme-broken", "bad") == (caught.value.package, caught.value.entry)
@@ -116,11 +116,11 @@ def test_a_package_that_is_gone_leaves_nothing(
 ) -> None:
     """What was found in one `sys.path` is not found in another."""
     installed.add("acme-gone", "others = acme_gone:OTHERS")
-    assert "other_1" in fl.supported()
+    assert "other_1" in described()
     monkeypatch.setattr(
         sys, "path", [p for p in sys.path if p != str(installed.folder)]
     )
-    assert "other_1" not in fl.supported()
+    assert "other_1" not in described()
 
 
 def test_a_table_that_is_passed_comes_before_all(tmp_path: Path) -> None:
