@@ -125,7 +125,16 @@ RARE: Final[tuple[Architecture, ...]] = (
         "zaya",
         block=evolve(
             PRE_NORM,
-            attention=(),  # not described: its projections have a module of their own
+            attention=(
+                evolve(
+                    SELF,
+                    q="qkv_proj.q_proj",
+                    k="qkv_proj.k_proj",
+                    v="",
+                    changes="convolutions mix queries and keys with those before",
+                    hidden={"v": "half of each value is of the position before"},
+                ),
+            ),
             mlp=(Experts(path="mlp", router=""),),
             unsummed=_SCALED,
             can_skip=False,
