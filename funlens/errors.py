@@ -6,6 +6,8 @@ The family::
     ├── SpecError (ValueError)
     │   ├── UnsupportedArchitectureError
     │   ├── UnsupportedConfigError
+    │   ├── PathNotFoundError
+    │   ├── BrokenTableError
     │   ├── LogProbsMovedError
     │   └── NotInferredError
     ├── SiteError (LookupError)
@@ -34,12 +36,14 @@ Fields are plain values, so that the errors pickle; they compare by identity.
 
 import difflib
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 
 import attrs
 
 _MOST_CHOICES = 8
 
 __all__ = [
+    "BrokenTableError",
     "ConflictError",
     "DtypeError",
     "FunlensError",
@@ -53,6 +57,7 @@ __all__ = [
     "NotInferredError",
     "NotSerializableError",
     "OptionError",
+    "PathNotFoundError",
     "ReadOnlySiteError",
     "RunError",
     "SelectionError",
@@ -76,6 +81,10 @@ def nearest(name: str, choices: Iterable[str]) -> tuple[str, ...]:
     every = tuple(dict.fromkeys(choices))
     near = difflib.get_close_matches(name, every, n=_MOST_CHOICES, cutoff=0.0)
     return tuple(near)
+
+
+def _installed() -> str:
+    return version("transformers")
 
 
 class FunlensError(Exception):
@@ -116,6 +125,57 @@ class UnsupportedConfigError(SpecError):
         return (
             f"this {self.model_type} model cannot be used: {self.problem}. "
             f"{self.advice}"
+        )
+
+
+@attrs.frozen
+class PathNotFoundError(SpecError):
+    """A module is not where its table says, as after transformers renamed it.
+
+    Attributes:
+        model_type: Architecture.
+        base: Module below which it was looked for; empty for the model itself.
+        paths: What it may be called; none of these is there.
+        verified: Version of transformers that the table was last verified with; empty
+            where it does not say.
+        installed: Version of transformers that is there.
+    """
+
+    model_type: str
+    base: str
+    paths: tuple[str, ...]
+    verified: str = ""
+    installed: str = attrs.field(factory=_installed)
+
+    def __str__(self) -> str:
+        """Name the paths, and both versions."""
+        where = f"its {self.base}" if self.base else "it"
+        names = " or ".join(repr(path) for path in self.paths[:_MOST_CHOICES])
+        verified = f"transformers {self.verified}" if self.verified else "no version"
+        return (
+            f"this {self.model_type} model cannot be described: {where} has no "
+            f"{names}. "
+            f"Its table was last verified with {verified}, and transformers "
+            f"{self.installed} is installed, which may have renamed it. "
+            "Install the version it was verified with, or pass a table of your own "
+            "with `adapter=`."
+        )
+
+
+@attrs.frozen
+class BrokenTableError(SpecError):
+    """An installed package promises a table, and has none."""
+
+    entry: str
+    package: str
+    problem: str
+
+    def __str__(self) -> str:
+        """Name the package and what is wrong with it."""
+        return (
+            f"the entry point {self.entry!r} of the package {self.package!r} cannot "
+            f"be used: {self.problem}. Expected a `funlens.Architecture`, or several. "
+            "Mend, upgrade or uninstall that package."
         )
 
 

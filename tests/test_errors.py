@@ -19,6 +19,7 @@ _VALUES = {
     "shape": (2, 7),
     "expected": "some",
     "axes": ("batch", "pos"),
+    "paths": ("one", "two"),
     "faults": ("the first", "the second"),
     "moved": 0.5,
     "tolerance": 0.0001,
@@ -54,7 +55,7 @@ def test_the_text_holds_every_fact(cls: type[FunlensError]) -> None:
     error = example(cls)
     for field in attrs.fields(cls):
         value = getattr(error, field.name)
-        parts = value if field.name in {"near", "axes", "faults"} else (value,)
+        parts = value if field.name in {"near", "axes", "faults", "paths"} else (value,)
         for part in () if field.name == "n_layers" else parts:
             assert str(part) in str(error)
     assert str(error).endswith(".")

@@ -4,6 +4,7 @@ from funlens.adapters._active import ACTIVE, Active, Point, Seen
 from funlens.adapters._chat import to_chat_tokens
 from funlens.adapters._checkpoints import checkpoints
 from funlens.adapters._circuits import OV, QK
+from funlens.adapters._collectives import is_part
 from funlens.adapters._corpus import tokenize_and_concatenate
 from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
 from funlens.adapters._directions import tokens_to_directions
@@ -27,6 +28,7 @@ from funlens.adapters._language import (
 from funlens.adapters._load import load
 from funlens.adapters._load_config import ContextLengthWarning
 from funlens.adapters._machinery import Machinery
+from funlens.adapters._matrices import acting_bias
 from funlens.adapters._norms import NormForm, form_of
 from funlens.adapters._offload import is_offloaded
 from funlens.adapters._outputs import Head, output_of, with_output
@@ -160,6 +162,7 @@ __all__ = [
     "W_out",
     "W_pos",
     "Whole",
+    "acting_bias",
     "active_transforms",
     "add_low_rank",
     "b_K",
@@ -187,6 +190,7 @@ __all__ = [
     "is_forward_mode",
     "is_functional",
     "is_offloaded",
+    "is_part",
     "load",
     "matrix_at",
     "norm_scale",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funlens.adapters._collectives import whole
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._tree import find
 from funlens.data import Site
@@ -60,7 +61,7 @@ def expert_weight(machinery: Machinery, path: str, part: str) -> Tensor:
     """
     experts: Any = find(machinery.module, path)
     name = matrix_name(experts, part)
-    raw: Tensor = getattr(experts, name)
+    raw = whole(getattr(experts, name))
     return _half(raw if experts.is_transposed else raw.mT, experts, name, part)
 
 
@@ -69,7 +70,7 @@ def expert_bias(machinery: Machinery, path: str, part: str) -> Tensor:
     experts = find(machinery.module, path)
     raw = getattr(experts, f"{matrix_name(experts, part)}_bias", None)
     if isinstance(raw, Tensor):
-        return _half(raw, experts, matrix_name(experts, part), part)
+        return _half(whole(raw), experts, matrix_name(experts, part), part)
     weight = expert_weight(machinery, path, part)
     shape = (weight.shape[0], weight.shape[-1])
     return torch.zeros(shape, dtype=weight.dtype, device=weight.device)

@@ -125,6 +125,16 @@ RARE: Final[tuple[Architecture, ...]] = (
         "zaya",
         block=evolve(
             PRE_NORM,
+            attention=(
+                evolve(
+                    SELF,
+                    q="qkv_proj.q_proj",
+                    k="qkv_proj.k_proj",
+                    v="",
+                    changes="convolutions mix queries and keys with those before",
+                    hidden={"v": "half of each value is of the position before"},
+                ),
+            ),
             mlp=(Experts(path="mlp", router=""),),
             unsummed=_SCALED,
             can_skip=False,
@@ -176,6 +186,7 @@ RARE: Final[tuple[Architecture, ...]] = (
         main=Stack(
             block=evolve(
                 PRE_NORM,
+                attention=(),
                 # its heads are experts, so that none has a place of its own
                 ln1_post="self_attention",
                 mlp=(

@@ -394,6 +394,8 @@ class Architecture:
         plain: Classes of modules with an autograd function of their own, which
             `torch.func` cannot pass, and the function of the same modelling file that
             computes the same values.
+        verified: Version of transformers that it was last verified with. On another
+            one, a module that lacks what the table names is refused.
     """
 
     model_types: tuple[str, ...]
@@ -421,3 +423,4 @@ class Architecture:
     first_position: str | int = 0
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
     plain: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    verified: str = ""

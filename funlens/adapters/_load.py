@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -9,7 +10,11 @@ import torch
 
 from funlens.adapters._language import Architecture
 from funlens.adapters._load_config import ContextLengthWarning, config_of, widened
-from funlens.adapters._load_device import check_device_map, chosen_device
+from funlens.adapters._load_device import (
+    check_device_map,
+    check_tp_plan,
+    chosen_device,
+)
 from funlens.adapters._load_module import drawn, loaded
 from funlens.adapters._load_request import refuse_without_weights, request_of
 from funlens.adapters._load_tokenizer import tokenizer_for
@@ -24,6 +29,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     device_map: Any = None,
+    tp_plan: Mapping[str, str] | str | None = None,
     attn_implementation: str | None = None,
     quantization_config: Any = None,
     load_weights: bool = True,
@@ -47,6 +53,8 @@ def load(
         device: Where to; by default the first CUDA device if there is one, else the
             CPU. MPS is chosen or allowed with `FUNLENS_ALLOW_MPS=1` only.
         device_map: HuggingFace's map over several devices, in place of `device`.
+        tp_plan: `"auto"`, or HuggingFace's plan by which the processes that `torchrun`
+            started split the weights. Each must then make the same calls.
         attn_implementation: HuggingFace's name of one; its own choice if left out.
         quantization_config: HuggingFace's.
         load_weights: Whether to read the weights; if not, they are drawn at random.
@@ -68,18 +76,31 @@ def load(
         OptionError: A keyword is unknown, or would have no effect.
         UnsupportedArchitectureError: No table describes it.
         UnsupportedConfigError: The table does not fit it.
+        PathNotFoundError: Another version of transformers renamed what it names.
     """
     if not load_weights:
-        idle = {"device_map": device_map, "quantization_config": quantization_config}
+        idle = {
+            "device_map": device_map,
+            "tp_plan": tp_plan,
+            "quantization_config": quantization_config,
+        }
         refuse_without_weights(from_pretrained_options, idle)
+    beside = {
+        "device": device,
+        "device_map": device_map,
+        "quantization_config": quantization_config,
+    }
+    check_tp_plan(tp_plan, beside)
     check_device_map(device_map, device)
+    is_placed = device_map is not None or tp_plan is not None
     request = request_of(
         os.fspath(name),
         revision,
         from_pretrained_options,
         dtype=dtype,
-        device=None if device_map is not None else chosen_device(device),
+        device=None if is_placed else chosen_device(device),
         device_map=device_map,
+        tp_plan=tp_plan,
         quantization=quantization_config,
         attention=attn_implementation,
         trusts_code=trust_remote_code,

@@ -1,6 +1,7 @@
-"""The device: MPS only where the environment allows it."""
+"""Where a model goes: to a device, to several, or in parts to several processes."""
 
 import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from funlens.errors import OptionError
 
 MPS_VARIABLE: Final = "FUNLENS_ALLOW_MPS"
+_PROCESSES: Final = "WORLD_SIZE"  # torchrun's
 _STRATEGIES: Final = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
@@ -55,3 +57,34 @@ def _check_target(target: str | torch.device) -> None:
     except OptionError as error:
         near = ("cpu", "cuda:0", "disk", *_STRATEGIES)
         raise OptionError("device_map", error.problem, near) from error
+
+
+def check_tp_plan(asked: Any, beside: Mapping[str, Any]) -> None:
+    """Refuse a plan without processes, of another kind, or beside what contradicts it.
+
+    Args:
+        asked: The plan.
+        beside: Options that say where weights go, and what was asked for.
+    """
+    if asked is None:
+        return
+    if asked != "auto" and not isinstance(asked, Mapping):
+        raise OptionError("tp_plan", f"{asked!r} is no plan", ("auto", "a mapping"))
+    for option, value in beside.items():
+        if value is not None:
+            raise OptionError(option, "it cannot be used beside `tp_plan`")
+    if int(os.environ.get(_PROCESSES, "1")) < 2:  # noqa: PLR2004 -- one is alone
+        raise OptionError(
+            "tp_plan",
+            "there is one process, and nothing to split a model among; start several "
+            "with `torchrun --nproc-per-node 2 script.py`",
+        )
+
+
+def distribution(tp_plan: Any) -> Any:
+    """Tell transformers to split weights by a plan; None where there is none."""
+    if tp_plan is None:
+        return None
+    from transformers.distributed.configuration_utils import DistributedConfig
+
+    return DistributedConfig(tp_plan="auto" if tp_plan == "auto" else dict(tp_plan))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from funlens.adapters._load_class import body_class, built, model_class
+from funlens.adapters._load_device import distribution
 from funlens.adapters._load_errors import called, translated
 from funlens.adapters._load_request import MODEL_OPTIONS, Request
 from funlens.errors import LoadError, OptionError, nearest
@@ -38,6 +39,7 @@ def loaded(config: Any, request: Request) -> nn.Module:
         "device_map": _placement(config, request),
         "quantization_config": request.quantization,
         "trust_remote_code": request.trusts_code or None,
+        "distributed_config": distribution(request.tp_plan),
     }
     words |= {word: value for word, value in given.items() if value is not None}
     model, info = _read(model_class(config, request), request, words)
@@ -47,7 +49,8 @@ def loaded(config: Any, request: Request) -> nn.Module:
     _refuse_missing(info, request)
     _refuse_left_out(info, model, request)
     _refuse_unknown_places(model, request)
-    return model.eval() if "device_map" in words else _moved(model.eval(), request)
+    is_placed = not words.keys().isdisjoint({"device_map", "distributed_config"})
+    return model.eval() if is_placed else _moved(model.eval(), request)
 
 
 def _read(

@@ -49,9 +49,10 @@ OWN_OPTIONS: Final = (
     "revision",
     "seed",
     "tokenizer",
+    "tp_plan",
     "trust_remote_code",
 )
-_PARALLEL: Final = "processes would each hold a part of the heads; use `device_map`"
+_PARALLEL: Final = "`tp_plan` splits a model among the processes that there are"
 REFUSED: Final[Mapping[str, str]] = {
     "config": "give the fields to change by name, such as `sliding_window=128`",
     "device_mesh": _PARALLEL,
@@ -61,7 +62,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "output_loading_info": "missing weights are always an error",
     "state_dict": "load the module yourself and use `funlens.from_module`",
     "torch_dtype": "it is called `dtype`",
-    "tp_plan": _PARALLEL,
     "tp_size": _PARALLEL,
     "use_safetensors": "weights are read from safetensors only, never by pickle",
     "weights_only": "weights are read from safetensors only, never by pickle",
@@ -77,6 +77,7 @@ class Request:
     dtype: torch.dtype | str | None = None
     device: torch.device | None = None
     device_map: Any = None
+    tp_plan: Any = None
     quantization: Any = None
     attention: str | None = None
     trusts_code: bool = False

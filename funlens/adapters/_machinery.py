@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from funlens.adapters._collectives import is_split
 from funlens.adapters._language import Architecture, Stack
 from funlens.adapters._offload import execution_device, is_offloaded
 from funlens.adapters._outputs import Head
@@ -212,6 +213,18 @@ class Machinery:
     def is_offloaded(self) -> bool:
         """Whether some weights are there only while their module runs."""
         return is_offloaded(self.module)
+
+    @cached_property
+    def weights_away(self) -> str:
+        """Say why weights are no plain tensors in their place; empty if they are."""
+        if self.is_offloaded:
+            return "some of its weights are offloaded"
+        is_parted = is_split(self.module)
+        return "its weights are split among processes" if is_parted else ""
+
+    def why_no_func(self, transform: str) -> str:
+        """Say why a transform of `torch.func` cannot pass; empty where it can."""
+        return self.arch.no_func.get(transform, "") or self.weights_away
 
     @cached_property
     def without_derivative(self) -> str:

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from funlens.adapters._collectives import is_part, whole
 from funlens.adapters._offload import is_kept, kept_elsewhere
 from funlens.errors import UnsupportedConfigError
 
@@ -63,7 +64,9 @@ def _present(base: nn.Module, name: str) -> Any:
     """Give a tensor of a module, or load it from where accelerate keeps it."""
     held = getattr(base, name, None)
     is_away = isinstance(held, Tensor) and held.is_meta and is_kept(base, name)
-    return kept_elsewhere(base, name) if is_away else held
+    if is_away:
+        return kept_elsewhere(base, name)
+    return whole(held) if isinstance(held, Tensor) else held
 
 
 def stored_input_first(module: nn.Module) -> bool:
@@ -110,7 +113,7 @@ def _sets(at: object, word: str) -> bool:
 
 def _is_composed(weight: Tensor) -> bool:
     """Tell a tensor that is made of others, as torchao's and quanto's are."""
-    return hasattr(weight, "__tensor_flatten__")
+    return hasattr(weight, "__tensor_flatten__") and not is_part(weight)
 
 
 def _base(module: nn.Module) -> nn.Module:

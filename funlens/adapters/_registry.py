@@ -1,7 +1,6 @@
 """From a HuggingFace module to a spec."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import entry_points
 from itertools import chain
 from typing import Any, Final, Literal
 
@@ -9,14 +8,18 @@ import attrs
 from torch import nn
 
 from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION, register_attention
+from funlens.adapters._drift import check_paths
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
 from funlens.adapters._language import Architecture, Stack
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._outputs import Head, head_of, labels_of
+from funlens.adapters._parallel import refuse_spread, with_parts
 from funlens.adapters._skeleton import bare_copy, has_interface
 from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
+from funlens.adapters._third_parties import installed_tables
 from funlens.adapters._tokenizer import check_bos, tokenizer_in
+from funlens.adapters._toy_tables import TOY_TYPE
 from funlens.adapters._tree import (
     Sizes,
     features,
@@ -26,6 +29,7 @@ from funlens.adapters._tree import (
     path_of,
     subconfig,
 )
+from funlens.adapters._verified import VERIFIED
 from funlens.adapters._views import AS_IS, is_centered
 from funlens.data import AXES, BosPolicy, ModelSpec, Site, SiteInfo
 from funlens.errors import (
@@ -35,8 +39,11 @@ from funlens.errors import (
     nearest,
 )
 
-_GROUP: Final = "funlens.architectures"
 _KNOWN_ATTENTION: Final = ("sdpa", "eager")
+_BUILTIN: Final = tuple(
+    table if TOY_TYPE in table.model_types else attrs.evolve(table, verified=VERIFIED)
+    for table in ARCHITECTURES
+)
 _OUR_ATTENTION: Final = (ATTENTION, EAGER_ATTENTION)
 
 
@@ -46,8 +53,7 @@ def described() -> tuple[str, ...]:
 
 
 def _tables() -> tuple[Architecture, ...]:
-    loaded = (entry.load() for entry in entry_points(group=_GROUP))
-    return (*loaded, *ARCHITECTURES)
+    return (*installed_tables(), *_BUILTIN)
 
 
 def _table_for(config: Any) -> Architecture:
@@ -89,7 +95,9 @@ def from_module(
 
     Raises:
         UnsupportedArchitectureError: No table describes it.
+        BrokenTableError: An installed package promises a table, and has none.
         UnsupportedConfigError: The table does not fit this module.
+        PathNotFoundError: Another version of transformers renamed what it names.
         InputError: It is compiled, in training mode, or no HuggingFace model; or the
             tokenizer is none.
         OptionError: `bos` is no policy.
@@ -101,6 +109,7 @@ def from_module(
     refusal = arch.refusal(inner) if arch.refusal else ""
     if refusal:
         raise UnsupportedConfigError(inner.config.model_type, refusal, "")
+    refuse_spread(inner)
     register_attention()
     register_experts()
     skeleton = bare_copy(inner)
@@ -108,13 +117,14 @@ def from_module(
         arch.refit(skeleton)
     binder = _bound(arch, skeleton)
     taps = {tap.site: tap for tap in taps_of(binder)}
+    check_paths(binder, taps.values())
     unembed = binder.below_body(arch.unembed) or _held(skeleton, "output")
     head = head_of(skeleton, unembed=unembed)
     taps.update({tap.site: tap for tap in _head_taps(binder, head, unembed)})
     machinery = Machinery(
         module=skeleton,
         binder=binder,
-        taps=taps,
+        taps=with_parts(skeleton, taps),
         blocks=blocks_of(binder, arch.main),
         embed=binder.below_body(arch.main.embed) or binder.embed,
         unembed=unembed if head == "words" else "",

@@ -4,9 +4,10 @@ A copy is made by `copy.deepcopy` with a memo; what the memo holds is shared.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from types import FunctionType, MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any, Final, cast
 
 import torch
@@ -76,3 +77,59 @@ def _parts(at: Any) -> list[Any]:
             return []
         case _:
             return [at.__dict__] if hasattr(at, "__dict__") else []
+
+
+def rebound(copied: nn.Module, memo: Mapping[int, Any]) -> nn.Module:
+    """Let forwards that somebody wrapped call the copy, not its owner's module.
+
+    A function in the place of a forward knows its module by a closure, and
+    `copy.deepcopy` leaves functions as they are.
+
+    Args:
+        copied: The copy.
+        memo: What stands for each object of the owner's, by its `id`.
+    """
+    for part in copied.modules():
+        forward = vars(part).get("forward")
+        if isinstance(forward, FunctionType):
+            part.forward = _rebound(forward, memo, frozenset())
+    return copied
+
+
+def _rebound(
+    function: FunctionType, memo: Mapping[int, Any], around: frozenset[int]
+) -> FunctionType:
+    """Make a function of the same code that closes over the copy's modules."""
+    cells = function.__closure__ or ()
+    within = around | {id(function)}
+    ours = tuple(_cell(cell, memo, within) for cell in cells)
+    if all(map(operator.is_, cells, ours)):
+        return function
+    fresh = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        ours,
+    )
+    fresh.__kwdefaults__ = function.__kwdefaults__
+    vars(fresh).update(vars(function))
+    return fresh
+
+
+def _cell(cell: CellType, memo: Mapping[int, Any], around: frozenset[int]) -> CellType:
+    """Give the cell itself where it holds nothing of the owner's."""
+    try:
+        held: Any = cell.cell_contents
+    except ValueError:  # empty yet
+        return cell
+    match held:
+        case nn.Module() if id(held) in memo:
+            return CellType(memo[id(held)])
+        case MethodType() if id(held.__self__) in memo:
+            return CellType(MethodType(held.__func__, memo[id(held.__self__)]))
+        case FunctionType() if id(held) not in around:
+            ours = _rebound(held, memo, around)
+            return cell if ours is held else CellType(ours)
+        case _:
+            return cell

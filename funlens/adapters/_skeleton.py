@@ -18,7 +18,7 @@ from funlens.adapters._active import ACTIVE, Point, Seen
 from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION
 from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
-from funlens.adapters._sharing import shared_with
+from funlens.adapters._sharing import rebound, shared_with
 from funlens.adapters._taps import Side, Tap
 from funlens.adapters._transforms import is_functional
 from funlens.adapters._tree import find
@@ -41,7 +41,7 @@ def bare_copy(
     """
     memo = shared_with(module)
     memo.update(replaced or {})
-    return copy.deepcopy(module, memo)
+    return rebound(copy.deepcopy(module, memo), memo)
 
 
 def put_taps(

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 from torch import Tensor, nn
 
+from funlens.adapters._collectives import is_part
 from funlens.adapters._expert_weights import experts_of, matrix_name
 from funlens.adapters._language import Block
 from funlens.adapters._machinery import Machinery
@@ -106,6 +107,10 @@ def matrix_at(module: nn.Module, path: str, *, is_router: bool = False) -> Matri
     if hasattr(at, "base_layer"):
         problem = f"{path} carries adapters"
         advice = "Merge them first, with `merge_and_unload()`."
+        raise UnsupportedConfigError(config.model_type, problem, advice)
+    if isinstance(weight, Tensor) and is_part(weight):
+        problem = f"{path} is split among processes"
+        advice = "Load the model in one process to process weights."
         raise UnsupportedConfigError(config.model_type, problem, advice)
     if isinstance(weight, Tensor) and not _is_plain(weight):
         problem = f"{path} holds no plain weight"

@@ -46,7 +46,7 @@ from funlens.adapters._views import (
     View,
 )
 from funlens.data import AXES, Site
-from funlens.errors import UnsupportedConfigError
+from funlens.errors import PathNotFoundError, UnsupportedConfigError
 
 # What is added to the one residual stream, and what it is in between.
 _ADDED: Final = frozenset(
@@ -181,7 +181,7 @@ def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
     """List the blocks of a stack's layers: the path of each.
 
     Raises:
-        UnsupportedConfigError: There is no list of blocks where the table says.
+        PathNotFoundError: There is no list of blocks where the table says.
     """
     return tuple(path for path, _ in _layers_of(binder, stack))
 
@@ -211,9 +211,11 @@ def _listed(binder: Binder, blocks: Path) -> tuple[str, ...]:
             found = tuple(_children(binder.module, joined(base, name)))
             if found:
                 return found
-    raise UnsupportedConfigError(
-        binder.arch.model_types[0],
-        f"it has no list of blocks at {blocks!r}; transformers may have renamed it",
+    raise PathNotFoundError(
+        model_type=binder.arch.model_types[0],
+        base=binder.body,
+        paths=names,
+        verified=binder.arch.verified,
     )
 
 
@@ -236,7 +238,8 @@ def taps_of(binder: Binder) -> tuple[Tap, ...]:
     """List every tap, in the order of the forward pass.
 
     Raises:
-        UnsupportedConfigError: A path of the table is not in the module.
+        PathNotFoundError: A list of blocks is not where the table says.
+        UnsupportedConfigError: The table does not fit the module.
     """
     taps: list[Tap] = []
     for name, stack in binder.arch.others.items():

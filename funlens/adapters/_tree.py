@@ -6,6 +6,7 @@ from typing import Any, Final, cast
 import attrs
 from torch import nn
 
+from funlens.adapters._verified import VERIFIED
 from funlens.errors import UnsupportedConfigError
 
 _MODEL_WIDTHS: Final = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim")
@@ -121,7 +122,8 @@ def _multiplier(config: Any, field: str) -> float:
     if value is None:
         raise UnsupportedConfigError(
             str(getattr(config, "model_type", "unknown")),
-            f"its config has no {field!r}; transformers may have renamed it",
+            f"its config has no {field!r}, which transformers {VERIFIED} had; another "
+            "version may have renamed it",
         )
     return float(value)
 

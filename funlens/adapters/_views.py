@@ -11,7 +11,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from funlens.adapters._matrices import acting_weight, stored_input_first
+from funlens.adapters._collectives import Layout, gathered, parted, summed, with_sum
+from funlens.adapters._matrices import acting_bias, acting_weight, stored_input_first
 from funlens.adapters._offload import execution_device
 
 
@@ -263,6 +264,51 @@ class EveryRow:
         return value
 
 
+@attrs.frozen
+class Parted:
+    """A tensor that several processes hold parts of.
+
+    Attributes:
+        inner: How the value lies in the whole of it.
+        layout: Which part a process holds.
+    """
+
+    inner: "View"
+    layout: Layout
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Join the parts of all processes."""
+        return self.inner.read(gathered(raw, self.layout), batch)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Take this process's part of the whole with the value in it."""
+        joined = self.inner.write(gathered(raw, self.layout), value)
+        return parted(joined, self.layout)
+
+
+@attrs.frozen
+class PartOfSum:
+    """A tensor that the model will sum over several processes.
+
+    Attributes:
+        inner: How the value lies in the sum.
+        layout: The processes.
+    """
+
+    inner: "View"
+    layout: Layout
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Sum over all processes."""
+        return self.inner.read(summed(raw, self.layout.group), batch)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Let the parts sum to the value."""
+        group = self.layout.group
+        whole = self.inner.write(summed(raw, group), value)
+        return with_sum(raw, whole, group)
+
+
 View: TypeAlias = (
     Whole
     | AsIs
@@ -278,10 +324,17 @@ View: TypeAlias = (
     | BeforeSink
     | Scaled
     | EveryRow
+    | Parted
+    | PartOfSum
 )
 
 WHOLE: Final = Whole()
 AS_IS: Final = AsIs()
+
+
+def in_whole(view: View) -> View:
+    """Give the view of a tensor that a process has whole, as weights are read."""
+    return view.inner if isinstance(view, Parted | PartOfSum) else view
 
 
 def norm_scale(norm: nn.Module, entered: Tensor, *, centered: bool) -> Tensor:
@@ -324,8 +377,8 @@ def with_scale(
     norm: nn.Module, normalized: Tensor, scale: Tensor, other: Tensor
 ) -> Tensor:
     """Give a norm's output as if it had divided by another scale."""
-    bias = getattr(norm, "bias", None)
-    shift = bias if isinstance(bias, Tensor) else torch.zeros_like(scale)
+    bias = acting_bias(norm)  # it may be away again
+    shift = torch.zeros_like(scale) if bias is None else bias
     rescaled = (normalized - shift) * (scale / other) + shift
     return unless_same(other == scale, normalized, rescaled)
 

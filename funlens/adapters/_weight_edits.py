@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from funlens.adapters._collectives import is_part
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._registry import replaced
 from funlens.adapters._skeleton import bare_copy
@@ -157,11 +158,19 @@ def exchanged(spec: ModelSpec, values: Mapping[str, Tensor]) -> ModelSpec:
     that has none may be given.
 
     Raises:
-        UnsupportedConfigError: A weight is offloaded, and would be loaded over.
+        UnsupportedConfigError: A weight is offloaded, and would be loaded over; or
+            it is split among processes.
     """
     machinery: Machinery = spec.engine
     module = bare_copy(machinery.module)
     old = weights_of(module)
+    parted = [name for name in values if name in old and is_part(old[name])]
+    if parted:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            f"its {parted[0]} is split among processes",
+            "Load the model in one process to change weights.",
+        )
     away = [name for name in values if name in old and old[name].is_meta]
     if away and machinery.is_offloaded:
         raise UnsupportedConfigError(

@@ -18,7 +18,7 @@ from funlens.adapters._expert_weights import expert_bias, expert_weight, experts
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._matrices import acting_bias, acting_weight
 from funlens.adapters._tree import find
-from funlens.adapters._views import input_by_output
+from funlens.adapters._views import in_whole, input_by_output
 from funlens.data import ModelSpec, Site
 from funlens.errors import OptionError, UnsupportedConfigError
 
@@ -302,7 +302,7 @@ def _bias(at: nn.Module) -> Tensor:
 def _cut_out(spec: ModelSpec, site: Site, raw: Tensor) -> Tensor:
     """Cut a site's own columns out of a weight, as out of an activation."""
     machinery: Machinery = spec.engine
-    return machinery.taps[site].view.read(raw[None], 1)[0]
+    return in_whole(machinery.taps[site].view).read(raw[None], 1)[0]
 
 
 def _projection(spec: ModelSpec, site: Site) -> nn.Module:

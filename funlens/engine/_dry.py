@@ -56,12 +56,11 @@ def dry_run(
     wanted = captured_sites(spec, capture, prepared.kwargs)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     machinery: Machinery = spec.engine
-    if machinery.is_offloaded:
+    if machinery.weights_away:
         raise UnsupportedConfigError(
             spec.model_type,
-            "some of its weights are offloaded, and fake tensors cannot pass what "
-            "loads them",
-            "Use `funlens.check`, or load the model without offloading.",
+            f"{machinery.weights_away}, and fake tensors cannot pass what brings them",
+            "Use `funlens.check`, or load the model whole on one device.",
         )
     mode: Any = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:

@@ -16,6 +16,7 @@ from funlens.adapters import (
     is_forward_mode,
     is_functional,
     is_offloaded,
+    is_part,
     output_of,
 )
 from funlens.data import (
@@ -358,12 +359,11 @@ def _recording(spec: ModelSpec, *, grad: bool) -> AbstractContextManager[Any]:
             transform meets weights that come and go.
     """
     machinery: Machinery = spec.engine
-    if is_functional() and machinery.is_offloaded:
+    if is_functional() and machinery.weights_away:
         raise UnsupportedConfigError(
             spec.model_type,
-            "some of its weights are offloaded, and `torch.func` cannot pass what "
-            "loads them",
-            "Use `run_with_grads`, or load the model without offloading.",
+            f"{machinery.weights_away}, and `torch.func` cannot pass what brings them",
+            "Use `run_with_grads`, or load the model whole on one device.",
         )
     if not grad:
         return torch.no_grad()
@@ -470,6 +470,8 @@ def _check_params(module: nn.Module, params: Mapping[str, Tensor]) -> None:
             raise OptionError("params", problem)
         if expected.is_meta and is_offloaded(module):
             raise OptionError("params", f"{name} is offloaded, and would come back")
+        if is_part(expected):
+            raise OptionError("params", f"{name} is split among processes")
         if value.shape != expected.shape:
             raise ShapeError(where, tuple(value.shape), tuple(expected.shape))
         if value.dtype != expected.dtype:

@@ -5,7 +5,7 @@ from typing import Final
 import torch
 from attrs import evolve
 
-from funlens.adapters import Machinery, find, head_results
+from funlens.adapters import Machinery, acting_bias, find, head_results
 from funlens.data import ENTERING, LEAVING
 from funlens.testing._subject import (
     LawResult,
@@ -111,7 +111,7 @@ def heads_sum(subject: Subject) -> LawResult:
         if at is None:  # the taps were made from this module
             raise AssertionError(site)
         total = head_results(at, z).sum(-2)
-        bias = getattr(at, "bias", None)
+        bias = acting_bias(at)
         total = total if bias is None else total + bias
         found[str(site)] = differ(total, proj)
     law = "heads' results and the bias sum to attn_proj"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from funlens.adapters import Machinery
 from funlens.data import Add, Site
 from funlens.engine import run
 from funlens.testing._subject import LawResult, Subject, differ, worst
@@ -34,9 +35,10 @@ def _steered(subject: Subject, vector: Tensor) -> Tensor:
 def vmap_loops(subject: Subject) -> LawResult:
     """A `vmap` over edits is the loop of runs."""
     law = "vmap over edits is the loop of runs"
-    refused = subject.spec.engine.arch.no_func
-    if "Vmap" in refused:
-        return worst(law, {}, 0.0, why_not=refused["Vmap"])
+    machinery: Machinery = subject.spec.engine
+    why_not = machinery.why_no_func("Vmap")
+    if why_not:
+        return worst(law, {}, 0.0, why_not=why_not)
     vectors = _vectors(subject)
 
     def steered(vector: Tensor) -> Tensor:
@@ -51,9 +53,10 @@ def vmap_loops(subject: Subject) -> LawResult:
 def slopes(subject: Subject) -> LawResult:
     """Derivatives, backward and forward, are the difference of two runs."""
     law = "grad and jvp are the difference of runs"
-    refused = subject.spec.engine.arch.no_func
-    if "Grad" in refused:
-        return worst(law, {}, 0.0, why_not=refused["Grad"])
+    machinery: Machinery = subject.spec.engine
+    why_not = machinery.why_no_func("Grad")
+    if why_not:
+        return worst(law, {}, 0.0, why_not=why_not)
     if subject.spec.dtype.itemsize < torch.float32.itemsize:
         return worst(law, {}, 0.0, why_not="differences drown in this dtype's rounding")
     start, direction, _ = _vectors(subject)
@@ -63,7 +66,7 @@ def slopes(subject: Subject) -> LawResult:
         return (_steered(subject, vector).log_softmax(-1) @ weight).sum()
 
     slopes = {"grad": grad(value)(start) @ direction}
-    if "Jvp" not in refused:
+    if not machinery.why_no_func("Jvp"):
         slopes["jvp"] = jvp(value, (start,), (direction,))[1]
     with torch.no_grad():
         expected = [

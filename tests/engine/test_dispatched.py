@@ -1,12 +1,13 @@
 """Modules that accelerate has dispatched, some weights away between forwards."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import torch
-from accelerate import cpu_offload, dispatch_model
+from accelerate import cpu_offload, disk_offload, dispatch_model
 from torch import Tensor
 
 import funlens as fl
@@ -128,6 +129,57 @@ def test_what_offloading_cannot_do_is_refused(away: fl.ModelSpec) -> None:
     with pytest.raises(UnsupportedConfigError, match="fake tensors cannot pass"):
         fl.dry_run(away, tokens)
     fl.check(away, tokens)
+
+
+def in_two_entries(module: Any, folder: Path) -> None:
+    """Run the first layer from one entry of a map, and the rest from another."""
+    names = [name for name, _ in module.named_modules() if name]
+    first = next(name for name in names if name.endswith(".0"))
+    alone = [name for name in names if not first.startswith(f"{name}.")]
+    device_map: dict[str, Any] = dict.fromkeys(alone, "cpu")
+    device_map[first] = torch.device("cpu")
+    dispatch_model(module, device_map=device_map, force_hooks=True)
+
+
+def in_memory(module: Any, folder: Path) -> None:
+    """Keep all weights in the CPU's memory, and their module on `meta`."""
+    cpu_offload(module, execution_device=torch.device("cpu"))
+
+
+def on_the_disk(module: Any, folder: Path) -> None:
+    """Keep all weights on the disk."""
+    disk_offload(module, str(folder), execution_device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mixtral", "qwen3"])
+@pytest.mark.parametrize("place", [in_two_entries, in_memory, on_the_disk])
+def test_wherever_weights_lie_every_site_is_the_same(
+    family: str, place: Callable[[Any, Path], None], tmp_path: Path
+) -> None:
+    """What is met, what edits do, one after the other, and gradients, bit for bit."""
+    inputs, untouched = tiny_inputs(family), tiny_hf_model(family)
+    with torch.no_grad():
+        expected = untouched(**inputs).logits
+    module = tiny_hf_model(family)
+    place(module, tmp_path)
+    one, other = fl.from_module(tiny_hf_model(family)), fl.from_module(module)
+    assert torch.equal(expected, fl.run(other, inputs))
+    every = [i.site for i in one.sites if not i.site.part.endswith("indices")]
+
+    def everything(spec: fl.ModelSpec) -> list[Tensor]:
+        met = fl.run_with_cache(spec, inputs, capture=every).cache
+        edits = [fl.Scale(site, 1.5) for site in every]
+        slopes = fl.run_with_grads(
+            spec, inputs, lambda logits: logits[:, -1, 3].sum(), capture=every
+        )
+        return [
+            *met.values(),
+            *(fl.run(spec, inputs, [edit]) for edit in edits),
+            *slopes.grads.values(),
+            fl.generate(spec, inputs["input_ids"], edits[:3], max_new_tokens=3),
+        ]
+
+    assert all(map(torch.equal, everything(one), everything(other)))
 
 
 def test_a_module_that_its_owner_offloaded_is_left_as_it_was() -> None:

@@ -110,3 +110,28 @@ def test_adapted_model_equals_its_own_logits(name: str, target: str) -> None:
         assert not torch.equal(expected, fl.run(spec, inputs, [fl.Zero(site)]))
     with torch.no_grad():
         assert torch.equal(expected, model(**inputs).logits)
+
+
+def test_a_forward_that_its_owner_wrapped_runs_on_the_copy() -> None:
+    """Taps below it are met, and the wrapper acts; the owner's stays as it was."""
+    plain, wrapped = tiny_hf_model("llama"), tiny_hf_model("llama")
+    calls: list[nn.Module] = []
+
+    def wrap(part: nn.Module) -> None:
+        own = part.forward
+
+        def forward(*args: Any) -> Any:
+            calls.append(part)
+            return 2 * own(*args)
+
+        part.forward = forward
+        part.register_forward_hook(lambda module, args, out: out / 2)
+
+    wrap(wrapped.model.layers[1].mlp)
+    kept = wrapped.model.layers[1].mlp.forward
+    inputs, edits = tiny_inputs("llama"), [fl.Zero(fl.mlp_post(1, neuron=3))]
+    expected = fl.run(fl.from_module(plain), inputs, edits)
+    assert torch.equal(expected, fl.run(fl.from_module(wrapped), inputs, edits))
+    assert calls
+    assert wrapped.model.layers[1].mlp not in calls
+    assert kept is wrapped.model.layers[1].mlp.forward

@@ -2,7 +2,8 @@
 
 `python -m tests.models` writes both; with `--check` it fails where they would say
 something else, so that nothing is listed that was not run; with `--counts` it tells how
-many model types are listed. Names of recipes run these alone, and print what came out.
+many model types are listed, and with `--page` it writes the page alone, which also
+counts the lines of the tables. Names of recipes run these alone, and print what came out.
 """
 
 import datetime
@@ -96,6 +97,9 @@ def main(arguments: list[str]) -> None:
     if "--counts" in arguments:
         for name, good, of in counts(listed()):
             print(f"{name}: {good} of {of} model types")  # noqa: T201 -- a program
+        return
+    if "--page" in arguments:
+        PAGE.write_text(page(listed()), "utf-8")
         return
     names = {name for name in arguments if not name.startswith("-")}
     recipes = [r for r in every_recipe() if not names or r.name in names]
