@@ -149,6 +149,11 @@ class Machinery:
         pairs = enumerate(zip(before, self.blocks, strict=False))
         return tuple(layer for layer, (last, block) in pairs if last != block)
 
+    @property
+    def unembeds_streams(self) -> bool:
+        """Whether logits come from streams beside the main one's positions."""
+        return self.arch.main.kinds[0].streams == "behind"
+
     @cached_property
     def has_visits(self) -> bool:
         """Whether some sites are met in one of a module's several runs."""

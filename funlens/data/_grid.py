@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
@@ -91,9 +91,10 @@ def _chosen(part: Part, word: str, at: object) -> tuple[int, ...] | None:
     """Read what an axis goes over; None for all of it."""
     if at is ...:
         return None
-    if isinstance(at, range | list | tuple):
-        found = tuple(at)
-        if found and all(type(index) is int for index in found):
-            return found
+    if isinstance(at, Sequence) and not isinstance(at, str):
+        found = tuple(cast("Sequence[object]", at))
+        indices = tuple(index for index in found if type(index) is int)
+        if indices and len(indices) == len(found):
+            return indices
     problem = f"{word} is {at!r}"
     raise SelectionError(str(part), problem, "`...`, or indices in a list")

@@ -619,6 +619,9 @@ def _set_logits(
     machinery: Machinery = spec.engine
     if not machinery.unembed:
         raise OptionError("logits_at", f"{spec.name} has no unembedding")
+    if machinery.unembeds_streams:
+        problem = f"{spec.name} unembeds other streams than the one of its positions"
+        raise OptionError("logits_at", problem)
     site = Site(part="logits", pos=options.logits_at)
     sizes = {"pos": prepared.main.n_pos}
     axes = resolved(site, sizes, prepared.frames)

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import attrs
 import torch
@@ -180,7 +180,9 @@ def _job(
     ):
         shape = tuple(resume.done.shape)
         raise ShapeError("resume", shape, laid.shape, laid.axes)
-    done = [False] * len(edits) if resume is None else resume.done.flatten().tolist()
+    done: list[bool] = [False] * len(edits)
+    if resume is not None:
+        done = [bool(one) for one in resume.done.flatten()]
     plan = planned(spec, prepared, edits, metrics, memory=memory, done=done)
     return _Job(
         spec=spec,
@@ -194,7 +196,11 @@ def _job(
 
 def _metrics(metric: MetricLike | Mapping[str, MetricLike]) -> tuple[Metric, ...]:
     """Let any function be a metric of all logits."""
-    given = metric if isinstance(metric, Mapping) else {"": metric}
+    given: Mapping[str, Any] = (
+        cast("Mapping[str, Any]", metric)
+        if isinstance(metric, Mapping)
+        else {"": metric}
+    )
     if not given:
         raise InputError("there is no metric", "one or more", "Use `logit_diff`")
     found: list[Metric] = []
@@ -202,7 +208,8 @@ def _metrics(metric: MetricLike | Mapping[str, MetricLike]) -> tuple[Metric, ...
         if not callable(each):
             problem = f"the metric is a {type(each).__name__}"
             raise InputError(problem, "a function", "Use `logit_diff`")
-        made = each if isinstance(each, Metric) else reads(_logits(), each)
+        function: Any = each
+        made = each if isinstance(each, Metric) else reads(_logits(), function)
         found.append(attrs.evolve(made, name=name) if name else made)
     return tuple(found)
 
@@ -227,23 +234,24 @@ def _unedited(job: _Job) -> tuple[Unedited, Tensor]:
     values, start = unedited(
         job.spec, job.prepared, layers, Ends(sites=sites), keeps_keys=since
     )
-    read = [_read(job, m, v) for m, v in zip(job.metrics, values, strict=True)]
+    read = [_read(m, v) for m, v in zip(job.metrics, values, strict=True)]
     return start, torch.stack(read)
 
 
-def _read(job: _Job, metric: Metric, value: Tensor) -> Tensor:
-    """Give a metric's numbers, `[batch]` or `[1]`, on the CPU."""
-    found: object = metric.function(value)
-    batch = job.prepared.main.batch
-    if not isinstance(found, Tensor) or tuple(found.shape) not in {(), (batch,)}:
+def _read(metric: Metric, value: Tensor) -> Tensor:
+    """Give a metric's numbers, one for each row, on the CPU."""
+    function: Any = metric.function
+    found: object = function(value)
+    n_rows = len(value)
+    if not isinstance(found, Tensor) or tuple(found.shape) not in {(), (n_rows,)}:
         is_tensor = isinstance(found, Tensor)
         given = f"shape {tuple(found.shape)}" if is_tensor else type(found).__name__
         raise InputError(
             f"the metric {metric.name} gave {given}",
-            f"one number, or one for each of {batch} rows",
+            f"one number, or one for each of {n_rows} rows",
             "Sum or average over its other axes",
         )
-    return found.detach().float().reshape(-1).expand(batch).cpu()
+    return found.detach().float().reshape(-1).expand(n_rows).cpu()
 
 
 def _measured(job: _Job, group: Group, begun: Unedited) -> Iterator[tuple[int, Tensor]]:
@@ -260,9 +268,7 @@ def _measured(job: _Job, group: Group, begun: Unedited) -> Iterator[tuple[int, T
             waiting += [cells[middle:], cells[:middle]]
             continue
         for cell, values in zip(cells, found, strict=True):
-            numbers = [
-                _read(job, m, v) for m, v in zip(job.metrics, values, strict=True)
-            ]
+            numbers = [_read(m, v) for m, v in zip(job.metrics, values, strict=True)]
             yield cell, torch.stack(numbers)
 
 
@@ -272,12 +278,12 @@ def _values(
     """Run some cells of a group as one; what goes wrong is told of one cell."""
     begins = dict(zip(group.cells, group.starts, strict=True))
     start = begins[cells[0]]
-    is_stack = start is not None and not group.joins
+    start = None if group.joins else start
     ends = Ends(
         sites=tuple(metric.site for metric in job.metrics),
         logits_at=job.plan.logits_at,
-        start=start if is_stack else None,
-        residual=begun.residuals[start] if is_stack else None,
+        start=start,
+        residual=None if start is None else begun.residuals[start],
         stop=None if group.stop == job.spec.n_layers else group.stop,
     )
     rows = [job.edits[cell] or () for cell in cells]

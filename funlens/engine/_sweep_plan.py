@@ -287,7 +287,8 @@ def _logits_at(
     edited = any(e.record.site.part == "logits" for row in rows.values() for e in row)
     places = {m.site.pos for m in metrics if m.site.part == "logits"}
     alone = all(m.site.part == "logits" for m in metrics) and len(places) == 1
-    if edited or not alone or not machinery.unembed:
+    cannot = not machinery.unembed or machinery.unembeds_streams
+    if edited or not alone or cannot:
         return None
     return places.pop()
 

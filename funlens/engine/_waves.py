@@ -16,7 +16,14 @@ from funlens.engine._stacked import Ends, for_rows
 from funlens.errors import FunlensError
 
 # How HuggingFace's code, or ours, may refuse rows that it does not expect.
-_REFUSALS: Final = (FunlensError, RuntimeError, TypeError, ValueError, LookupError)
+_REFUSALS: Final = (
+    FunlensError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _N_TRIED: Final = 6  # positions of the run that tries it out
 _CLOSE: Final = 1e-3  # rounding of other shapes, in float32
 
@@ -197,7 +204,12 @@ def _trial(spec: ModelSpec) -> Waves:
     prepared = prepare(spec, tokens)
     layers = [layer for layer in machinery.begins if layer < 2]  # noqa: PLR2004 -- two of them
     ends = Ends(sites=(Site(part=LEAVING[0], layer=spec.n_layers - 1),))
-    values, start = unedited(spec, prepared, layers, ends, keeps_keys=has_keys(spec))
+    try:
+        values, start = unedited(
+            spec, prepared, layers, ends, keeps_keys=has_keys(spec)
+        )
+    except _REFUSALS:  # its cache is of another kind
+        values, start = unedited(spec, prepared, layers, ends, keeps_keys=False)
     cells = [(layer, ()) for layer in layers]
 
     def tried(since: int) -> str:

@@ -27,6 +27,7 @@ from funlens.testing._laws_sums import (
     patterns,
     writes_sum,
 )
+from funlens.testing._laws_sweeps import sweep_loops
 from funlens.testing._laws_transforms import slopes, vmap_loops
 from funlens.testing._laws_weights import processing
 from funlens.testing._subject import PADS, Certificate, LawResult, Subject
@@ -110,6 +111,7 @@ LAWS: Final[tuple[Callable[[Subject], LawResult], ...]] = (
     batch,
     padding,
     vmap_loops,
+    sweep_loops,
     slopes,
     unchanged,
     stored,
