@@ -170,6 +170,7 @@ class Mixer:
         parts: Inner sites, and where each is met.
         added: Module whose output the block adds; the mixer itself if empty.
         multiplier: As for a block, of this part alone.
+        hidden: Sites that cannot be met on this family, and why.
     """
 
     path: Path
@@ -178,6 +179,7 @@ class Mixer:
     parts: Mapping[str, Place] = attrs.field(factory=dict[str, Place])
     added: Path = ""
     multiplier: str | float = ""
+    hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen(kw_only=True)

@@ -18,6 +18,7 @@ from funlens.adapters._language import (
     Stack,
 )
 from funlens.adapters._matrices import unreadable
+from funlens.adapters._taps_mixers import inner_sites
 from funlens.adapters._tree import Sizes, features, find, first, joined, number
 from funlens.adapters._views import (
     WHOLE,
@@ -57,7 +58,29 @@ Side: TypeAlias = Literal[
     "choices",
     "weights",
     "experts",
+    "ssm_conv",
+    "ssm_gate",
+    "ssm_q",
+    "ssm_k",
+    "ssm_v",
+    "ssm_decay",
+    "ssm_beta",
+    "ssm_state",
+    "ssm_y",
 ]
+
+MIXER_SIDES: Final[tuple[Side, ...]] = (
+    "ssm_conv",
+    "ssm_gate",
+    "ssm_q",
+    "ssm_k",
+    "ssm_v",
+    "ssm_decay",
+    "ssm_beta",
+    "ssm_state",
+    "ssm_y",
+)
+"""Steps inside a mixer, named as the parts they are."""
 
 
 @attrs.frozen(kw_only=True)
@@ -422,6 +445,12 @@ class _Layer:
             yield self.tap("ssm_in", path, "in")
             yield from self.inner(words, path)
             width = features(self.module(out))[0]
+            for one in inner_sites(self.module(path), width):
+                if one.part not in words.hidden:
+                    at = joined(path, one.path)
+                    yield self.tap(
+                        one.part, at, one.part, view=one.view, sizes=one.sizes
+                    )
             yield self.tap("ssm_post", out, "in", sizes={"d_inner": width})
             added = self.at(self.block.ln1_post) or self.at(words.added, path)
             yield self.added("ssm_out", added or path, multiplier=words.multiplier)

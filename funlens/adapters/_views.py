@@ -121,6 +121,25 @@ class Slots:
 
 
 @attrs.frozen
+class Rows:
+    """Positions, or heads of positions, one after the other on all axes but the last.
+
+    Attributes:
+        width: Width of a position.
+    """
+
+    width: int
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put what belongs to one position on the last axis."""
+        return raw.reshape(batch, -1, self.width)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Fold back."""
+        return value.reshape(raw.shape)
+
+
+@attrs.frozen
 class Half:
     """The first or the second half of the last axis."""
 
@@ -273,6 +292,7 @@ View: TypeAlias = (
     | Heads
     | HeadPart
     | Slots
+    | Rows
     | Half
     | Swapped
     | StreamsFirst
