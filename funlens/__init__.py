@@ -56,6 +56,7 @@ try:
         with_weights,
     )
     from funlens.analyses import (
+        effective_attention,
         head_scores,
         repeated_tokens,
     )
@@ -283,6 +284,7 @@ __all__ = [
     "generate_with_cache",
     "generated",
     "head_result",
+    "effective_attention",
     "head_scores",
     "infer",
     "instrumented",

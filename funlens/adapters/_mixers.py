@@ -5,7 +5,7 @@ tells what it is, whichever family it belongs to.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ Function = Callable[..., Any]
 Pair = tuple[Tensor, Tensor | None]
 
 
+@runtime_checkable
 class Kind(Protocol):
     """How one function is given what a recurrence needs, and gives what it makes."""
 
@@ -175,7 +176,7 @@ class ScanStep:
 
 
 class Gated:
-    """RG-LRU: each channel is a head of one number, which nothing reads or addresses."""
+    """RG-LRU: each channel is a head of one number, that nothing addresses."""
 
     def taken(self, given: Given) -> Steps:
         entering, state = given["hidden_states"], given["recurrent_states"]

@@ -11,8 +11,8 @@ from toolz import groupby
 
 from funlens.adapters import Machinery, Point, Tap
 from funlens.data import (
-    LARGE_PARTS,
     DECIDING,
+    LARGE_PARTS,
     Backward,
     ForwardEdit,
     Freeze,
