@@ -26,7 +26,7 @@ class Kind(Protocol):
         """Give what the recurrence uses, from the function's arguments."""
         ...
 
-    def bare(self, function: Function, given: Given) -> Pair:
+    def bare(self, function: Function, given: dict[str, Any]) -> Pair:
         """Run the function, without skip and gate: what is read, and the last state."""
         ...
 
@@ -56,7 +56,7 @@ class Delta:
             corrects=True,
         )
 
-    def bare(self, function: Function, given: Given) -> Pair:
+    def bare(self, function: Function, given: dict[str, Any]) -> Pair:
         y, state = function(**given)
         return y, state
 
@@ -82,7 +82,7 @@ class Dual:
             state=None if state is None else state.mT,
         )
 
-    def bare(self, function: Function, given: Given) -> Pair:
+    def bare(self, function: Function, given: dict[str, Any]) -> Pair:
         made = function(**{**given, "D": None})
         y, state = made if given.get("return_final_states") else (made, None)
         return y, None if state is None else state.mT
@@ -108,7 +108,7 @@ class DualStep:
             state=given["state"].clone().mT,
         )
 
-    def bare(self, function: Function, given: Given) -> Pair:
+    def bare(self, function: Function, given: dict[str, Any]) -> Pair:
         y = function(**{**given, "D": None})
         return y[:, None], given["state"].mT
 
@@ -133,7 +133,7 @@ class Scan:
             beta=dt,
         )
 
-    def bare(self, function: Function, given: Given) -> Pair:
+    def bare(self, function: Function, given: dict[str, Any]) -> Pair:
         made = function(**{**given, "D": None, "z": None})
         y, state = made if given.get("return_last_state") else (made, None)
         return y.mT[..., None], None if state is None else state[..., None]
@@ -161,7 +161,7 @@ class ScanStep:
             state=given["state"].clone()[..., None],
         )
 
-    def bare(self, function: Function, given: Given) -> Pair:
+    def bare(self, function: Function, given: dict[str, Any]) -> Pair:
         y = function(**{**given, "D": None, "z": None})
         return y[:, None, :, None], given["state"][..., None]
 
@@ -191,13 +191,58 @@ class Gated:
             state=None if state is None else state[..., None, None],
         )
 
-    def bare(self, function: Function, given: Given) -> Pair:
+    def bare(self, function: Function, given: dict[str, Any]) -> Pair:
         y, state = function(**given)
         return y[..., None], state[..., None, None]
 
     def made(self, given: Given, y: Tensor, state: Tensor | None) -> Any:
         del given
         return y[..., 0], None if state is None else state[..., 0, 0]
+
+
+class Memory:
+    """mLSTM: a state, and beside it a normalizer; both kept apart from their size."""
+
+    def taken(self, given: Given) -> Steps:
+        q, k, v = (given[name].transpose(1, 2) for name in ("query", "key", "value"))
+        return Steps(
+            q=q / q.shape[-1] ** 0.5,
+            k=k,
+            v=v,
+            decay=wide(given["fgate"]).sigmoid().mT[..., None],
+            beta=wide(given["igate"]).exp().mT,
+            state=_packed(*(given.get(f"{name}_initial") for name in "cnm")),
+            normalizes=True,
+        )
+
+    def bare(self, function: Function, given: dict[str, Any]) -> Pair:
+        made = function(**given)
+        y, parts = made if isinstance(made, tuple) else (made, None)
+        given["states"] = parts
+        return y.transpose(1, 2), None if parts is None else _packed(*parts)
+
+    def made(self, given: Given, y: Tensor, state: Tensor | None) -> Any:
+        y = y.transpose(1, 2)
+        if state is None:
+            return y
+        cell, normalizer, size = given["states"]
+        same = (_packed(cell, normalizer, size) == state).flatten(2).all(-1)
+        kept = same[..., None]
+        return y, (
+            torch.where(kept[..., None], cell, state[..., :-1]),
+            torch.where(kept, normalizer, state[..., -1]),
+            torch.where(kept, size, torch.zeros_like(size)),
+        )
+
+
+def _packed(
+    cell: Tensor | None, normalizer: Tensor | None, size: Tensor | None
+) -> Tensor | None:
+    """Put state and normalizer beside each other, at their size."""
+    if cell is None or normalizer is None or size is None:
+        return None
+    both = torch.cat([cell, normalizer[..., None]], dim=-1)
+    return both * size.exp()[..., None]
 
 
 def _time_step(dt: Tensor, given: Given) -> Tensor:
@@ -226,11 +271,17 @@ KINDS: Final[Mapping[str, Kind]] = {
     "mamba_selective_scan": Scan(),
     "mamba_selective_state_update": ScanStep(),
     "_rnn_scan": Gated(),
+    "_train_fn": Memory(),
+    "_inference_fn": Memory(),
 }
 """The functions, by the name that a mixer calls."""
 
 CONVOLUTIONS: Final = ("causal_conv1d_fn", "causal_conv1d_update")
 """Convolutions over `[batch, channel, pos]`, activation included."""
+
+
+RESULTS: Final = ("rwkv_linear_attention",)
+"""Functions that give what is read, `[batch, pos, channel]`, and a state beside it."""
 
 
 def names_called(module: nn.Module) -> frozenset[str]:

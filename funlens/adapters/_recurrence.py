@@ -23,6 +23,9 @@ class Steps:
         state: What the positions before left, `[batch, head, d_key, d_value]`; None
             where there are none.
         corrects: Whether a write first takes away what its key reads (the delta rule).
+        normalizes: Whether what is read is divided by what would be read had each
+            position written 1, where that is above 1; the state keeps it as its last
+            column.
     """
 
     q: Tensor
@@ -32,6 +35,7 @@ class Steps:
     beta: Tensor
     state: Tensor | None = None
     corrects: bool = False
+    normalizes: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -74,6 +78,8 @@ def recurred(
             steps.beta,
         )
     )
+    if steps.normalizes:
+        v = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
     state = _start(steps, k, v)
     read: list[Tensor] = []
     states: list[Tensor] = []
@@ -91,7 +97,10 @@ def recurred(
         read.append((state * q[:, at, :, :, None]).sum(-2))
         if keeps:
             states.append(state)
-    return Recurred(torch.stack(read, 1), torch.stack(states, 1) if keeps else state)
+    y = torch.stack(read, 1)
+    if steps.normalizes:
+        y = y[..., :-1] / y[..., -1:].abs().clamp(min=1)
+    return Recurred(y, torch.stack(states, 1) if keeps else state)
 
 
 def wide(part: Tensor) -> Tensor:

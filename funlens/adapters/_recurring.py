@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from funlens.adapters._active import ACTIVE, Active, Seen
-from funlens.adapters._mixers import CONVOLUTIONS, KINDS, Kind, names_called
+from funlens.adapters._mixers import CONVOLUTIONS, KINDS, RESULTS, Kind, names_called
 from funlens.adapters._recurrence import Steps, recurred
 from funlens.adapters._taps import MIXER_SIDES, Side
 from funlens.adapters._views import unless_same
@@ -58,7 +58,7 @@ def watch_mixer(at: nn.Module, path: str) -> None:
     door = _Door(at, path)
     own = {
         name: _looking(door, name)
-        for name in names_called(at) & {*KINDS, *CONVOLUTIONS}
+        for name in names_called(at) & {*KINDS, *CONVOLUTIONS, *RESULTS}
     }
     attribute = "_old_forward" if "_old_forward" in at.__dict__ else "forward"
     inner: Any = getattr(at, attribute)
@@ -114,6 +114,8 @@ def _looking(door: _Door, name: str) -> Callable[[Any], Callable[..., Any]]:
     """Make what lets a run look at a function of this name."""
     if name in CONVOLUTIONS:
         return functools.partial(_convolution, door)
+    if name in RESULTS:
+        return functools.partial(_result, door)
     return functools.partial(_recurrence, door, KINDS[name])
 
 
@@ -131,6 +133,17 @@ def _convolution(door: _Door, function: Callable[..., Any]) -> Callable[..., Any
         return torch.cat([made[..., :before], new.mT], dim=-1)
 
     return convolved
+
+
+def _result(door: _Door, function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        y, state = function(*args, **kwargs)
+        active = door.active("ssm_y")
+        if active is None:
+            return y, state
+        return door.act(active, "ssm_y", y[..., None])[..., 0], state
+
+    return run
 
 
 def _recurrence(
@@ -166,7 +179,7 @@ def _looked(
     active: Active,
     kind: Kind,
     function: Callable[..., Any],
-    given: Mapping[str, Any],
+    given: dict[str, Any],
 ) -> Any:
     was = kind.taken(given)
     steps = was

@@ -6,22 +6,26 @@ from typing import Any, Final
 import attrs
 from torch import nn
 
+from funlens.adapters._language import Mixer
 from funlens.adapters._mixers import (
     CONVOLUTIONS,
+    RESULTS,
     Delta,
     Dual,
     DualStep,
     Gated,
+    Memory,
     Scan,
     ScanStep,
     kind_in,
     names_called,
 )
-from funlens.adapters._tree import features, find
-from funlens.adapters._views import WHOLE, Rows, View
+from funlens.adapters._tree import features, find, first
+from funlens.adapters._views import WHOLE, Columns, HeadPart, Heads, Rows, View
 
 _CONVOLUTION: Final = ("conv1d", "conv", "conv_1d")
 _NORM: Final = ("norm", "o_norm")
+_WITHIN: Final = ("", "rg_lru", "mlstm_backend")
 _SCANS: Final = (Scan, ScanStep)
 
 
@@ -32,12 +36,14 @@ class Inner:
     Attributes:
         part: What it is; its side has the same name.
         path: The module it is met at, below the mixer.
+        side: Whether it enters or leaves that module, where it does.
         view: How the value lies in the tensor.
         sizes: Lengths of its axes.
     """
 
     part: Any
     path: str = ""
+    side: Any = ""
     view: View = WHOLE
     sizes: Mapping[str, int]
 
@@ -49,22 +55,65 @@ def inner_sites(mixer: nn.Module, width: int) -> Iterator[Inner]:
         mixer: The mixer.
         width: Width of what its output projection is given.
     """
-    held: Any = mixer
     if set(CONVOLUTIONS) & names_called(mixer):
         convolution = next(
             found for name in _CONVOLUTION if (found := find(mixer, name)) is not None
         )
         yield Inner(part="ssm_conv", sizes={"d_conv": features(convolution)[1]})
+    if set(RESULTS) & names_called(mixer):
+        yield Inner(part="ssm_y", sizes={"head": width, "d_value": 1})
+    for path in _WITHIN:
+        at = find(mixer, path)
+        if at is not None and kind_in(at) is not None:
+            yield from _recurring(at, path, width)
+            return
+
+
+def told_sites(
+    mixer: nn.Module, words: Mixer, config: Any, width: int
+) -> Iterator[Inner]:
+    """List what a table says is met at a mixer's own modules."""
+    heads = int(getattr(config, words.heads)) if words.heads else width
+    for part, step in words.steps.items():
+        path = first(mixer, step.path)
+        if path:
+            size = width // heads
+            view = HeadPart(heads, step.slot * size, (step.slot + 1) * size)
+            whole = Heads(heads) if step.slots == 1 else view
+            sizes = {"head": heads, "group": heads, "d_key": size, "d_value": size}
+            yield Inner(part=part, path=path, side=step.side, view=whole, sizes=sizes)
+    gate = words.gate
+    path = first(mixer, gate.path) if gate else ""
+    if gate and path and not vars(mixer).get("mamba_rms_norm", False):
+        factor = float(getattr(config, gate.multiplier)[0]) if gate.multiplier else 1.0
+        start = gate.slot * width
+        yield Inner(
+            part="ssm_gate",
+            path=path,
+            side="out",
+            view=Columns(start, start + width, factor),
+            sizes={"d_inner": width},
+        )
+
+
+def _recurring(mixer: nn.Module, path: str, width: int) -> Iterator[Inner]:
+    """List what the recurrence of a module shows."""
+    held: Any = mixer
     kind = kind_in(mixer)
-    if kind is None or getattr(held, "n_mamba_heads", 1) > 1:
-        return
+    if getattr(held, "n_mamba_heads", 1) > 1:
+        return  # zamba calls its recurrence once for each head, none sees all
     sizes = _sizes(mixer, width)
     if isinstance(kind, _SCANS):
         yield Inner(part="ssm_gate", sizes={"d_inner": width})
+    normalized = {"d_value": sizes["d_value"] + isinstance(kind, Memory)}
     addressed = () if isinstance(kind, Gated) else ("ssm_q", "ssm_k")
     strengths = () if isinstance(kind, Gated) else ("ssm_beta",)
-    for part in (*addressed, "ssm_v", "ssm_decay", *strengths, "ssm_state", "ssm_y"):
-        yield Inner(part=part, sizes=sizes)
+    for part in (*addressed, "ssm_v", "ssm_decay", *strengths):
+        yield Inner(part=part, path=path, sizes=sizes)
+    yield Inner(part="ssm_state", path=path, sizes={**sizes, **normalized})
+    yield Inner(part="ssm_y", path=path, sizes=sizes)
+    if not held.__dict__.get("mamba_rms_norm", True):
+        return  # the norm is there and not used
     for name in _NORM:
         if isinstance(kind, Delta | Dual | DualStep) and find(mixer, name) is not None:
             gate = {"d_inner": width}
@@ -76,6 +125,12 @@ def _sizes(mixer: nn.Module, width: int) -> Mapping[str, int]:
     kind, held = kind_in(mixer), vars(mixer)
     if isinstance(kind, Gated):
         return dict.fromkeys(("d_key", "d_value", "d_decay"), 1) | {"head": width}
+    if isinstance(kind, Memory):
+        config = held["config"]
+        heads = int(config.num_heads)
+        d_key = int(config.hidden_size * config.qk_dim_factor) // heads
+        shared = {"head": heads, "group": heads, "d_decay": 1}
+        return {**shared, "d_key": d_key, "d_value": width // heads}
     if isinstance(kind, Scan | ScanStep):
         d_key = int(held["ssm_state_size"])
         narrow = {"group": 1, "d_value": 1}

@@ -140,6 +140,29 @@ class Rows:
 
 
 @attrs.frozen
+class Columns:
+    """Some columns of the last axis, which the model then multiplies by a constant."""
+
+    start: int
+    stop: int
+    factor: float = 1.0
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Cut the columns out, and multiply as the model will."""
+        cut = Whole().read(raw, batch)[..., self.start : self.stop]
+        return cut if self.factor == 1.0 else cut * self.factor
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the columns back between the others, divided where they changed."""
+        inner = value.reshape(*raw.shape[:-1], self.stop - self.start)
+        if self.factor != 1.0:
+            cut = raw[..., self.start : self.stop]
+            inner = unless_same(inner == cut * self.factor, cut, inner / self.factor)
+        before, after = raw[..., : self.start], raw[..., self.stop :]
+        return torch.cat([before, inner, after], dim=-1)
+
+
+@attrs.frozen
 class Half:
     """The first or the second half of the last axis."""
 
@@ -293,6 +316,7 @@ View: TypeAlias = (
     | HeadPart
     | Slots
     | Rows
+    | Columns
     | Half
     | Swapped
     | StreamsFirst
