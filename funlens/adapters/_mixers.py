@@ -109,7 +109,7 @@ class DualStep:
         )
 
     def bare(self, function: Function, given: dict[str, Any]) -> Pair:
-        y = function(**{**given, "D": None})
+        y = function(**{**given, "D": None, "z": None})
         return y[:, None], given["state"].mT
 
     def made(self, given: Given, y: Tensor, state: Tensor | None) -> Any:
@@ -117,6 +117,8 @@ class DualStep:
         y = y[:, 0]
         if given["D"] is not None:
             y = (y + given["hidden_states"] * given["D"]).to(y.dtype)
+        if given.get("z") is not None:
+            y = (y * F.silu(given["z"])).to(y.dtype)
         return y
 
 

@@ -194,7 +194,10 @@ def _looked(
             states = ours.states.to(was.v.dtype)
             new = door.act(active, "ssm_state", states)
             if new is not states:
-                pair = (ours.states, torch.where(new == states, ours.states, new))
+                pair = (
+                    ours.states,
+                    unless_same(new == states, ours.states, new.to(ours.states.dtype)),
+                )
                 ours = recurred(steps, keeps=True, moved=pair)
                 moved = moved | (new != states).flatten(-2).any(-1)
         since = moved.cumsum(1) == 0
