@@ -31,8 +31,7 @@ from funlens.adapters._norms import NormForm, form_of
 from funlens.adapters._offload import is_offloaded
 from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
-from funlens.adapters._recorded import steps_of
-from funlens.adapters._recurrence import Steps, recurred
+from funlens.adapters._recorded import value_weights
 from funlens.adapters._registry import from_module, replaced, sites, supported
 from funlens.adapters._stream import (
     Matrix,
@@ -175,9 +174,7 @@ __all__ = [
     "from_tracr",
     "generation_options",
     "head_results",
-    "Steps",
-    "recurred",
-    "steps_of",
+    "value_weights",
     "input_by_output",
     "interpolate",
     "is_differentiating",

@@ -218,8 +218,9 @@ class Memory:
         )
 
     def bare(self, function: Function, given: dict[str, Any]) -> Pair:
-        made = function(**given)
-        y, parts = made if isinstance(made, tuple) else (made, None)
+        made: Any = function(**given)
+        y: Tensor = made[0] if isinstance(made, tuple) else made
+        parts: Any = made[1] if isinstance(made, tuple) else None
         given["states"] = parts
         return y.transpose(1, 2), None if parts is None else _packed(*parts)
 

@@ -463,6 +463,7 @@ class _Layer:
             if at:
                 entering, leaving = features(self.module(at))
                 width = entering if side == "in" else leaving
+                width = width or features(self.module(self.at(words.o, base)))[0]
                 (axis,) = {*AXES[part]} - {"batch", "pos"}
                 yield self.tap(part, at, side, sizes={axis: width})
 

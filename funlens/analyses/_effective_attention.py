@@ -1,11 +1,9 @@
 """How much of each earlier value a recurrence reads at each position."""
 
-import attrs
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from funlens.adapters import Steps, recurred, steps_of
+from funlens.adapters import value_weights
 from funlens.data import ActivationCache, ModelSpec
 
 
@@ -18,13 +16,13 @@ def effective_attention(
     that `ssm_y == effective_attention @ ssm_v` for each head. For Mamba the weights
     are those of Ali et al., "The Hidden Attention of Mamba Models" (2024), with each
     channel of Mamba 1 a head of its own; for gated delta nets they contain what later
-    writes take away. Weights are no probabilities: they can be negative, and rows do
-    not sum to 1.
+    writes take away. Weights are no probabilities, except RWKV's: they can be negative,
+    and rows do not sum to 1. RG-LRU's are what is left of each input.
 
     Args:
         spec: The model.
         cache: A run that keeps `ssm_q`, `ssm_k`, `ssm_decay` and `ssm_beta` of the
-            layer, as far as it has them; from its first position on.
+            layer, as far as it has them, from the first position on.
         layer: A layer that recurs.
 
     Returns:
@@ -32,7 +30,7 @@ def effective_attention(
         positions squared; Mamba 1 has as many heads as channels.
 
     Raises:
-        SiteNotFoundError: The layer has no recurrence that sums values.
+        SiteNotFoundError: The layer has no recurrence that reads values.
         SiteNotCachedError: The cache does not hold what it needs.
 
     Examples:
@@ -46,12 +44,4 @@ def effective_attention(
         >>> torch.allclose(read, cache[fl.ssm_y(0)], atol=1e-5)
         True
     """
-    steps = steps_of(spec, cache, layer)
-    return recurred(_telling_apart(steps)).y.permute(0, 2, 1, 3)
-
-
-def _telling_apart(steps: Steps) -> Steps:
-    """Write into the state which position was written."""
-    batch, n_pos, heads = steps.v.shape[:3]
-    each = torch.eye(n_pos, dtype=steps.v.dtype, device=steps.v.device)
-    return attrs.evolve(steps, v=each[None, :, None].expand(batch, n_pos, heads, n_pos))
+    return value_weights(spec, cache, layer)
