@@ -205,7 +205,11 @@ def _looked(
         if last is not None:
             end = ours.states[:, -1] if keeps else ours.states
             last = unless_same(since[:, -1, :, None, None], last, end.to(last.dtype))
-    return kind.made(given, door.act(active, "ssm_y", y), last)
+    shown = y.to(was.v.dtype)
+    new = door.act(active, "ssm_y", shown)
+    if new is not shown:
+        y = unless_same(new == shown, y, new.to(y.dtype))
+    return kind.made(given, y, last)
 
 
 def _changed(door: _Door, active: Active, side: Side, steps: Steps, name: str) -> Steps:

@@ -63,7 +63,7 @@ def test_what_makes_the_weights_must_be_kept() -> None:
     """A cache without the decay says so."""
     spec = fl.from_module(tiny_hf_model("mamba2"))
     inputs = tiny_inputs("mamba2")
-    cache = fl.run_with_cache(spec, inputs, capture=[fl.ssm_q, fl.ssm_v]).cache
+    cache = fl.run_with_cache(spec, inputs, capture=[fl.ssm_q, fl.ssm_decay]).cache
     with pytest.raises(SiteNotCachedError, match=r"ssm_k\.0"):
         fl.effective_attention(spec, cache, 0)
 
