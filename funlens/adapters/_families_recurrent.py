@@ -43,6 +43,21 @@ _GATED: Final = "a gate multiplies the mixed heads"
 _GATED_QUERY: Final = evolve(SELF, gated_query=True, changes=_GATED)
 _MAMBA: Final = Block(ln1="norm", mixer=(_MIXER,))
 _DELTA: Final = Mixer(path="self_attn", needs="forget_gate", parts=_PARTS)
+_SHARED: Final = evolve(_MIXER, path=("mamba", "mamba_decoder.mamba"))
+_ZAMBA: Final = Block(
+    ln1=("input_layernorm", "mamba_decoder.input_layernorm"),
+    mixer=(_SHARED,),
+    can_skip=False,
+)
+_RECURRENCE: Final = (
+    "ssm_q",
+    "ssm_k",
+    "ssm_v",
+    "ssm_decay",
+    "ssm_beta",
+    "ssm_state",
+    "ssm_y",
+)
 _LIGHTNING: Final = Mixer(
     path="self_attn",
     needs="output_gate",
@@ -54,6 +69,11 @@ _LIGHTNING: Final = Mixer(
         "ssm_k": Step(side="out", path="act_fn", slot=1, slots=3),
         "ssm_v": Step(side="out", path="act_fn", slot=2, slots=3),
         "ssm_y": Step(side="in", path="norm"),
+    },
+    hidden={
+        "ssm_decay": "a constant of each head, which is no activation",
+        "ssm_beta": "it writes as strongly everywhere",
+        "ssm_state": "its loop over blocks stands in its forward",
     },
 )
 _LATENT: Final = evolve(
@@ -128,13 +148,20 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
     ),
     causal(
         "zamba",
-        "zamba2",
-        block=Block(
-            ln1=("input_layernorm", "mamba_decoder.input_layernorm"),
-            mixer=(evolve(_MIXER, path=("mamba", "mamba_decoder.mamba")),),
-            can_skip=False,
+        block=evolve(
+            _ZAMBA,
+            mixer=(
+                evolve(
+                    _SHARED,
+                    hidden=dict.fromkeys(
+                        (*_RECURRENCE, "ssm_gate"),
+                        "its recurrence runs once for each head, and none sees all",
+                    ),
+                ),
+            ),
         ),
     ),
+    causal("zamba2", block=_ZAMBA),
     causal(
         "qwen3_next",
         "qwen3_5",
@@ -214,6 +241,12 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
                         steps={
                             "ssm_k": Step(side="out", path="key"),
                             "ssm_v": Step(side="out", path="value"),
+                        },
+                        hidden={
+                            "ssm_q": "nothing addresses what is read",
+                            "ssm_decay": "a constant of each channel, no activation",
+                            "ssm_beta": "it is the exponential of the key",
+                            "ssm_state": "its sums are scaled anew at each position",
                         },
                     ),
                 ),

@@ -219,8 +219,9 @@ class Memory:
 
     def bare(self, function: Function, given: dict[str, Any]) -> Pair:
         made: Any = function(**given)
-        y: Tensor = made[0] if isinstance(made, tuple) else made
-        parts: Any = made[1] if isinstance(made, tuple) else None
+        has_state = not isinstance(made, Tensor)
+        y: Tensor = made[0] if has_state else made
+        parts: Any = made[1] if has_state else None
         given["states"] = parts
         return y.transpose(1, 2), None if parts is None else _packed(*parts)
 

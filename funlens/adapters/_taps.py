@@ -18,7 +18,7 @@ from funlens.adapters._language import (
     Stack,
 )
 from funlens.adapters._matrices import unreadable
-from funlens.adapters._taps_mixers import inner_sites, told_sites
+from funlens.adapters._taps_mixers import steps_in
 from funlens.adapters._tree import Sizes, features, find, first, joined, number
 from funlens.adapters._views import (
     WHOLE,
@@ -445,12 +445,10 @@ class _Layer:
             yield self.tap("ssm_in", path, "in")
             yield from self.inner(words, path)
             width = features(self.module(out))[0]
-            for one in inner_sites(self.module(path), width):
+            for one in steps_in(self.module(path), words, self.config, width):
                 at = joined(path, one.path)
-                yield self.tap(one.part, at, one.part, view=one.view, sizes=one.sizes)
-            for one in told_sites(self.module(path), words, self.config, width):
-                at = joined(path, one.path)
-                yield self.tap(one.part, at, one.side, view=one.view, sizes=one.sizes)
+                side: Any = one.side or one.part
+                yield self.tap(one.part, at, side, view=one.view, sizes=one.sizes)
             yield self.tap("ssm_post", out, "in", sizes={"d_inner": width})
             added = self.at(self.block.ln1_post) or self.at(words.added, path)
             yield self.added("ssm_out", added or path, multiplier=words.multiplier)

@@ -1,6 +1,7 @@
 """Where the inner sites of mixers are, and how large they are."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, Final
 
 import attrs
@@ -22,6 +23,7 @@ from funlens.adapters._mixers import (
 )
 from funlens.adapters._tree import features, find, first
 from funlens.adapters._views import WHOLE, Columns, HeadPart, Heads, Rows, View
+from funlens.data import AXES
 
 _CONVOLUTION: Final = ("conv1d", "conv", "conv_1d")
 _NORM: Final = ("norm", "o_norm")
@@ -34,27 +36,37 @@ class Inner:
     """One inner site of a mixer.
 
     Attributes:
-        part: What it is; its side has the same name.
+        part: What it is.
         path: The module it is met at, below the mixer.
-        side: Whether it enters or leaves that module, where it does.
+        side: Whether it enters or leaves that module; inside it if empty, at the side
+            that is named as the part.
         view: How the value lies in the tensor.
         sizes: Lengths of its axes.
     """
 
-    part: Any
+    part: str
     path: str = ""
-    side: Any = ""
+    side: str = ""
     view: View = WHOLE
     sizes: Mapping[str, int]
 
 
-def inner_sites(mixer: nn.Module, width: int) -> Iterator[Inner]:
-    """List what a mixer's own functions show, in the order of its forward pass.
+def steps_in(mixer: nn.Module, words: Mixer, config: Any, width: int) -> list[Inner]:
+    """List the inner sites of a mixer, in the order of its forward pass.
 
     Args:
         mixer: The mixer.
+        words: What its table says of it.
+        config: The config of its stack.
         width: Width of what its output projection is given.
     """
+    found = chain(_shown(mixer, width), _told(mixer, words, config, width))
+    met = (one for one in found if one.part not in words.hidden)
+    return sorted(met, key=lambda one: [*AXES].index(one.part))
+
+
+def _shown(mixer: nn.Module, width: int) -> Iterator[Inner]:
+    """List what the functions show that a mixer calls."""
     if set(CONVOLUTIONS) & names_called(mixer):
         convolution = next(
             found for name in _CONVOLUTION if (found := find(mixer, name)) is not None
@@ -69,9 +81,7 @@ def inner_sites(mixer: nn.Module, width: int) -> Iterator[Inner]:
             return
 
 
-def told_sites(
-    mixer: nn.Module, words: Mixer, config: Any, width: int
-) -> Iterator[Inner]:
+def _told(mixer: nn.Module, words: Mixer, config: Any, width: int) -> Iterator[Inner]:
     """List what a table says is met at a mixer's own modules."""
     heads = int(getattr(config, words.heads)) if words.heads else width
     for part, step in words.steps.items():
@@ -100,8 +110,6 @@ def _recurring(mixer: nn.Module, path: str, width: int) -> Iterator[Inner]:
     """List what the recurrence of a module shows."""
     held: Any = mixer
     kind = kind_in(mixer)
-    if getattr(held, "n_mamba_heads", 1) > 1:
-        return  # zamba calls its recurrence once for each head, none sees all
     sizes = _sizes(mixer, width)
     if isinstance(kind, _SCANS):
         yield Inner(part="ssm_gate", sizes={"d_inner": width})

@@ -219,7 +219,7 @@ ssm_k: Final = Part("ssm_k")
 """Where in the state is written, as the recurrence uses it: keys after norm, or B."""
 
 ssm_v: Final = Part("ssm_v")
-"""What is written into the state: values, or x."""
+"""What is written into the state: values, x, or the gated input of RG-LRU."""
 
 ssm_decay: Final = Part("ssm_decay")
 """What the state is multiplied by at each position.
@@ -229,15 +229,15 @@ this and `ssm_beta`, editing one leaves the other.
 """
 
 ssm_beta: Final = Part("ssm_beta")
-"""How strongly is written into the state: the delta rule's beta, or the time step."""
+"""How strongly is written into the state: beta, the time step, or an input gate."""
 
 ssm_state: Final = Part("ssm_state")
 """State of a recurrence after each position: kept only where it is asked for.
 
 The new state at each position an edit selects is made from the state of the run without
-that edit; from there the recurrence goes on. Memory: heads times keys times values for
-each position, hundreds of times the stream. It agrees with HuggingFace's own, which
-does not pass every state, to rounding.
+that edit; from there the recurrence goes on. xLSTM's has its normalizer as a last value.
+It agrees with HuggingFace's own, which does not pass every state, to rounding. Memory:
+heads times keys times values for each position, hundreds of times the stream.
 """
 
 ssm_y: Final = Part("ssm_y")
