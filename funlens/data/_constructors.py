@@ -235,7 +235,7 @@ ssm_state: Final = Part("ssm_state")
 """State of a recurrence after each position: kept only where it is asked for.
 
 The new state at each position an edit selects is made from the state of the run without
-that edit; from there the recurrence goes on. xLSTM's has its normalizer as a last value.
+that edit; from there the recurrence goes on. xLSTM has a normalizer as last value.
 It agrees with HuggingFace's own, which does not pass every state, to rounding. Memory:
 heads times keys times values for each position, hundreds of times the stream.
 """
