@@ -1,7 +1,7 @@
 """The inner sites of mixers that are not attention: their meaning, and their edits."""
 
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import torch
@@ -93,21 +93,30 @@ def test_every_inner_site_agrees_while_generating(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GENERATING)
-def test_edits_of_every_inner_site_act_while_generating(name: str) -> None:
-    """Halved at all positions, each site changes the logits as in one forward."""
+@pytest.mark.parametrize(
+    ("pos", "read"), [(2, 2), (fl.generated, slice(7, None))], ids=["prompt", "new"]
+)
+def test_edits_of_every_inner_site_act_while_generating(
+    name: str, pos: Any, read: Any
+) -> None:
+    """Each site changes the logits as in one forward, at one position or new ones."""
     spec = spec_of(name)
     for site in inner(name):
-        edits = [fl.Scale(Site(part=site.part, layer=site.layer, pos=2), 0.5)]
+        # the factor of a state would compound while generating
+        size = 0.0 if site.part == "ssm_state" else 0.5
+        here = Part(site.part)(site.layer, pos=pos)
+        there = Part(site.part)(site.layer, pos=read)
         made = fl.generate_with_cache(
             spec,
             prompt(name),
-            edits,
+            [fl.Scale(here, size)],
             capture=[fl.resid_post],
             max_new_tokens=N_NEW,
             min_new_tokens=N_NEW,
             do_sample=False,
         )
-        logits = fl.run(spec, made.tokens[:, :-1], edits)[:, -N_NEW:]
+        tokens = made.tokens[:, :-1]
+        logits = fl.run(spec, tokens, [fl.Scale(there, size)])[:, -N_NEW:]
         assert far(made.logits, logits) < TOLERANCE, str(site)
 
 
