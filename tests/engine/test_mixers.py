@@ -197,3 +197,41 @@ def test_states_are_kept_only_where_they_are_asked_for() -> None:
     """They are far larger than other sites."""
     kept = fl.run_with_cache(spec_of("mamba2"), prompt("mamba2")).cache
     assert not any(site.part == "ssm_state" for site in kept)
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "qwen3_next", "lfm2"])
+def test_vmap_over_edits_of_inner_sites_is_the_loop(name: str) -> None:
+    """Also forwards in mode: a slope along a direction is the gradient's."""
+    spec, tokens = spec_of(name), prompt(name)
+    for site in inner(name):
+        held = fl.run_with_cache(spec, tokens, capture=[site]).cache[site]
+        generator = torch.Generator().manual_seed(0)
+        pushes = torch.randn((2, *held.shape), generator=generator) / 10
+
+        def pushed(push: Tensor, site: Site = site) -> Tensor:
+            return fl.run(spec, tokens, [fl.Add(site, push)])
+
+        def total(push: Tensor, site: Site = site) -> Tensor:
+            return pushed(push, site).sum()
+
+        together = torch.func.vmap(pushed)(pushes)
+        assert far(together, torch.stack([pushed(one) for one in pushes])) < TOLERANCE
+        zero = torch.zeros_like(held)
+        _, along = torch.func.jvp(total, (zero,), (pushes[0],))
+        slope = (torch.func.grad(total)(zero) * pushes[0]).sum()
+        assert float((along - slope).detach().abs()) < 1e-2
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "falcon_h1", "qwen3_next"])
+def test_in_half_precision_a_look_changes_no_bit(name: str) -> None:
+    """Sites have the model's dtype, and their own values mean no change."""
+    untouched = tiny_hf_model(name).to(torch.bfloat16)
+    spec = fl.from_module(tiny_hf_model(name).to(torch.bfloat16))
+    with torch.no_grad():
+        expected = untouched(prompt(name)).logits
+    for site in inner(name):
+        logits, kept = fl.run_with_cache(spec, prompt(name), capture=[site])
+        assert kept[site].dtype == torch.bfloat16
+        assert torch.equal(expected, logits)
+        own = fl.run(spec, prompt(name), [fl.Patch(site, kept)])
+        assert torch.equal(expected, own)
