@@ -18,11 +18,13 @@ from funlens.adapters._language import (
     Experts,
     Front,
     Fused,
+    Gate,
     Mixer,
     Mlp,
     Path,
     Rounds,
     Stack,
+    Step,
 )
 from funlens.adapters._load import load
 from funlens.adapters._load_config import ContextLengthWarning
@@ -117,6 +119,7 @@ __all__ = [
     "Experts",
     "Front",
     "Fused",
+    "Gate",
     "Half",
     "HeadPart",
     "Heads",
@@ -136,6 +139,7 @@ __all__ = [
     "Slots",
     "Square",
     "Stack",
+    "Step",
     "StreamNorm",
     "StreamWriter",
     "Swapped",

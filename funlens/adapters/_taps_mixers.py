@@ -68,9 +68,7 @@ def steps_in(mixer: nn.Module, words: Mixer, config: Any, width: int) -> list[In
 def _shown(mixer: nn.Module, width: int) -> Iterator[Inner]:
     """List what the functions show that a mixer calls."""
     if set(CONVOLUTIONS) & names_called(mixer):
-        convolution = next(
-            found for name in _CONVOLUTION if (found := find(mixer, name)) is not None
-        )
+        convolution = find(mixer, first(mixer, _CONVOLUTION))
         yield Inner(part="ssm_conv", sizes={"d_conv": features(convolution)[1]})
     if set(RESULTS) & names_called(mixer):
         yield Inner(part="ssm_y", sizes={"head": width, "d_value": 1})
@@ -88,10 +86,10 @@ def _told(mixer: nn.Module, words: Mixer, config: Any, width: int) -> Iterator[I
         path = first(mixer, step.path)
         if path:
             size = width // heads
-            view = HeadPart(heads, step.slot * size, (step.slot + 1) * size)
-            whole = Heads(heads) if step.slots == 1 else view
+            part_of = HeadPart(heads, step.slot * size, (step.slot + 1) * size)
+            view = Heads(heads) if step.slots == 1 else part_of
             sizes = {"head": heads, "group": heads, "d_key": size, "d_value": size}
-            yield Inner(part=part, path=path, side=step.side, view=whole, sizes=sizes)
+            yield Inner(part=part, path=path, side=step.side, view=view, sizes=sizes)
     gate = words.gate
     path = first(mixer, gate.path) if gate else ""
     if gate and path and not vars(mixer).get("mamba_rms_norm", False):
@@ -108,7 +106,6 @@ def _told(mixer: nn.Module, words: Mixer, config: Any, width: int) -> Iterator[I
 
 def _recurring(mixer: nn.Module, path: str, width: int) -> Iterator[Inner]:
     """List what the recurrence of a module shows."""
-    held: Any = mixer
     kind = kind_in(mixer)
     sizes = _sizes(mixer, width)
     if isinstance(kind, _SCANS):
@@ -120,12 +117,11 @@ def _recurring(mixer: nn.Module, path: str, width: int) -> Iterator[Inner]:
         yield Inner(part=part, path=path, sizes=sizes)
     yield Inner(part="ssm_state", path=path, sizes={**sizes, **normalized})
     yield Inner(part="ssm_y", path=path, sizes=sizes)
-    if not held.__dict__.get("mamba_rms_norm", True):
-        return  # the norm is there and not used
-    for name in _NORM:
-        if isinstance(kind, Delta | Dual | DualStep) and find(mixer, name) is not None:
-            gate = {"d_inner": width}
-            yield Inner(part="ssm_gate", path=name, view=Rows(width), sizes=gate)
+    norm = first(mixer, _NORM)
+    is_used = vars(mixer).get("mamba_rms_norm", True)
+    if norm and is_used and isinstance(kind, Delta | Dual | DualStep):
+        gate = {"d_inner": width}
+        yield Inner(part="ssm_gate", path=norm, view=Rows(width), sizes=gate)
 
 
 def _sizes(mixer: nn.Module, width: int) -> Mapping[str, int]:

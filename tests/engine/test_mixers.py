@@ -72,6 +72,7 @@ def prompt(name: str) -> Tensor:
 
 def far(one: Tensor, other: Tensor) -> float:
     """The largest difference, by the largest value."""
+    one, other = one.detach(), other.detach()
     return float((one - other).abs().max()) / max(1.0, float(other.abs().max()))
 
 
