@@ -19,11 +19,13 @@ from funlens.adapters._language import (
     Experts,
     Front,
     Fused,
+    Gate,
     Mixer,
     Mlp,
     Path,
     Rounds,
     Stack,
+    Step,
 )
 from funlens.adapters._load import load
 from funlens.adapters._load_config import ContextLengthWarning
@@ -35,6 +37,7 @@ from funlens.adapters._outputs import Head, output_of, with_output
 from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
 from funlens.adapters._prefix import Prefix, recorded, recording
+from funlens.adapters._recorded import value_weights
 from funlens.adapters._registry import described, from_module, replaced, sites
 from funlens.adapters._stream import (
     Matrix,
@@ -123,6 +126,7 @@ __all__ = [
     "Experts",
     "Front",
     "Fused",
+    "Gate",
     "Half",
     "Head",
     "HeadPart",
@@ -144,6 +148,7 @@ __all__ = [
     "Slots",
     "Square",
     "Stack",
+    "Step",
     "StreamNorm",
     "StreamWriter",
     "Swapped",
@@ -218,6 +223,7 @@ __all__ = [
     "toy_module",
     "tracr_outputs",
     "unless_same",
+    "value_weights",
     "versions",
     "weights_of",
     "with_output",

@@ -17,10 +17,12 @@ from funlens.adapters._language import (
     Attention,
     Block,
     Experts,
+    Gate,
     Mixer,
     Mlp,
     Place,
     Stack,
+    Step,
 )
 
 _PARTS: Final[Mapping[str, Place]] = {
@@ -34,10 +36,46 @@ _MIXER: Final = Mixer(
     path=("mamba", "mixer", "linear_attn", "conv", "temporal_block"), parts=_PARTS
 )
 _HYBRID: Final = evolve(PRE_NORM, mixer=(_MIXER,))
+_SHORT: Final = evolve(
+    _HYBRID, mixer=(evolve(_MIXER, gate=Gate(path="in_proj", slot=1)),)
+)
 _GATED: Final = "a gate multiplies the mixed heads"
 _GATED_QUERY: Final = evolve(SELF, gated_query=True, changes=_GATED)
 _MAMBA: Final = Block(ln1="norm", mixer=(_MIXER,))
 _DELTA: Final = Mixer(path="self_attn", needs="forget_gate", parts=_PARTS)
+_SHARED: Final = evolve(_MIXER, path=("mamba", "mamba_decoder.mamba"))
+_ZAMBA: Final = Block(
+    ln1=("input_layernorm", "mamba_decoder.input_layernorm"),
+    mixer=(_SHARED,),
+    can_skip=False,
+)
+_RECURRENCE: Final = (
+    "ssm_q",
+    "ssm_k",
+    "ssm_v",
+    "ssm_decay",
+    "ssm_beta",
+    "ssm_state",
+    "ssm_y",
+)
+_LIGHTNING: Final = Mixer(
+    path="self_attn",
+    needs="output_gate",
+    parts=_PARTS,
+    gate=Gate(path="output_gate"),
+    heads="num_attention_heads",
+    steps={
+        "ssm_q": Step(side="out", path="act_fn", slot=0, slots=3),
+        "ssm_k": Step(side="out", path="act_fn", slot=1, slots=3),
+        "ssm_v": Step(side="out", path="act_fn", slot=2, slots=3),
+        "ssm_y": Step(side="in", path="norm"),
+    },
+    hidden={
+        "ssm_decay": "a constant of each head, which is no activation",
+        "ssm_beta": "it writes as strongly everywhere",
+        "ssm_state": "its loop over blocks stands in its forward",
+    },
+)
 _LATENT: Final = evolve(
     SELF,
     kv="kv_b_proj",
@@ -64,11 +102,12 @@ _NO_MASK: Final = "its recurrence takes no mask"
 
 RECURRENT: Final[tuple[Architecture, ...]] = (
     causal("falcon_mamba", "mamba", "mamba2", block=_MAMBA),
-    causal("bamba", "jamba", "lfm2", "lfm2_moe", block=_HYBRID),
+    causal("bamba", "jamba", block=_HYBRID),
+    causal("lfm2", "lfm2_moe", block=_SHORT),
     causal(
         "lfm3",
         block=evolve(
-            with_attention(_HYBRID, changes=_GATED),
+            with_attention(_SHORT, changes=_GATED),
             ln1_post="post_operator_norm",
             ln2_post="post_ffn_norm",
         ),
@@ -99,18 +138,31 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
         block=evolve(
             PRE_NORM,
             attention=(evolve(SELF, multiplier="attention_out_multiplier"),),
-            mixer=(evolve(_MIXER, multiplier="ssm_out_multiplier"),),
+            mixer=(
+                evolve(
+                    _MIXER,
+                    multiplier="ssm_out_multiplier",
+                    gate=Gate(path="in_proj", multiplier="ssm_multipliers"),
+                ),
+            ),
         ),
     ),
     causal(
         "zamba",
-        "zamba2",
-        block=Block(
-            ln1=("input_layernorm", "mamba_decoder.input_layernorm"),
-            mixer=(evolve(_MIXER, path=("mamba", "mamba_decoder.mamba")),),
-            can_skip=False,
+        block=evolve(
+            _ZAMBA,
+            mixer=(
+                evolve(
+                    _SHARED,
+                    hidden=dict.fromkeys(
+                        (*_RECURRENCE, "ssm_gate"),
+                        "its recurrence runs once for each head, and none sees all",
+                    ),
+                ),
+            ),
         ),
     ),
+    causal("zamba2", block=_ZAMBA),
     causal(
         "qwen3_next",
         "qwen3_5",
@@ -132,7 +184,7 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
         block=evolve(
             PRE_NORM,
             attention=(SELF,),
-            mixer=(Mixer(path="self_attn", needs="output_gate", parts=_PARTS),),
+            mixer=(_LIGHTNING,),
             unsummed="the stream is normed and scaled before anything is added",
         ),
     ),
@@ -142,7 +194,14 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
             block=Block(
                 ln1="temporal_pre_norm",
                 attention=(Attention(path="temporal_block"),),
-                mixer=(evolve(_MIXER, needs="rg_lru"),),
+                mixer=(
+                    evolve(
+                        _MIXER,
+                        needs="rg_lru",
+                        parts={**_PARTS, "ssm_conv": ("in", "rg_lru")},
+                        gate=Gate(path="linear_y"),
+                    ),
+                ),
                 ln2="channel_pre_norm",
                 mlp=(Mlp(path="mlp_block"),),
             )
@@ -158,7 +217,7 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
         main=Stack(
             block=Block(
                 ln1="norm_mlstm",
-                mixer=(Mixer(path="mlstm_layer"),),
+                mixer=(Mixer(path="mlstm_layer", gate=Gate(path="ogate_preact")),),
                 ln2="norm_ffn",
                 mlp=(Mlp(path="ffn"),),
             )
@@ -175,7 +234,23 @@ RECURRENT: Final[tuple[Architecture, ...]] = (
             block=Block(
                 start=("out", "pre_ln"),
                 ln1="ln1",
-                mixer=(Mixer(path="attention", o="output"),),
+                mixer=(
+                    Mixer(
+                        path="attention",
+                        o="output",
+                        gate=Gate(path="receptance"),
+                        steps={
+                            "ssm_k": Step(side="out", path="key"),
+                            "ssm_v": Step(side="out", path="value"),
+                        },
+                        hidden={
+                            "ssm_q": "nothing addresses what is read",
+                            "ssm_decay": "a constant of each channel, no activation",
+                            "ssm_beta": "it is the exponential of the key",
+                            "ssm_state": "its sums are scaled anew at each position",
+                        },
+                    ),
+                ),
                 ln2="ln2",
                 mlp=(
                     Mlp(

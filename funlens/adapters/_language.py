@@ -174,6 +174,38 @@ class Experts:
 
 
 @attrs.frozen(kw_only=True)
+class Step:
+    """Where one step of a mixer lies, by heads, in what enters or leaves a module.
+
+    Attributes:
+        side: Whether it enters or leaves.
+        path: The module, below the mixer.
+        slot: Which of the equal parts of each head it is.
+        slots: How many there are.
+    """
+
+    side: Literal["in", "out"]
+    path: Path
+    slot: int = 0
+    slots: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class Gate:
+    """The projection that gives a mixer's gate, where no norm is given that.
+
+    Attributes:
+        path: The projection, below the mixer.
+        slot: Which multiple of the gate's width it starts at.
+        multiplier: Config field whose first number multiplies it.
+    """
+
+    path: Path
+    slot: int = 0
+    multiplier: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class Mixer:
     """What mixes positions by a recurrence or a convolution.
 
@@ -182,16 +214,25 @@ class Mixer:
         o: Its output projection, below it; empty where it has none.
         needs: What tells this alternative from others, below it.
         parts: Inner sites, and where each is met.
+        gate: What gives its gate.
+        heads: Config field of the number of its heads; each channel is one if empty.
+        steps: Steps that are what a module is given or gives; others are met in the
+            functions that the mixer calls.
         added: Module whose output the block adds; the mixer itself if empty.
         multiplier: As for a block, of this part alone.
+        hidden: Sites that cannot be met on this family, and why.
     """
 
     path: Path
     o: Path = OUT
     needs: Path = ""
     parts: Mapping[str, Place] = attrs.field(factory=dict[str, Place])
+    gate: Gate | None = None
+    heads: str = ""
+    steps: Mapping[str, Step] = attrs.field(factory=dict[str, Step])
     added: Path = ""
     multiplier: str | float = ""
+    hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
 
 @attrs.frozen(kw_only=True)

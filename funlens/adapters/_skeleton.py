@@ -18,8 +18,9 @@ from funlens.adapters._active import ACTIVE, Point, Seen
 from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION
 from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
+from funlens.adapters._recurring import watch_mixer
 from funlens.adapters._sharing import rebound, shared_with
-from funlens.adapters._taps import Side, Tap
+from funlens.adapters._taps import MIXER_SIDES, Side, Tap
 from funlens.adapters._transforms import is_functional
 from funlens.adapters._tree import find
 
@@ -27,6 +28,7 @@ from funlens.adapters._tree import find
 _ATTENTION_FIELD: Final = "_attn_implementation_internal"
 _EXPERTS_FIELD: Final = "_experts_implementation_internal"
 _OF_ATTENTION: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
+_OF_MIXERS: Final = frozenset(MIXER_SIDES)
 _IDS: Final = ("decoder_input_ids", "input_ids", "inputs_embeds")
 
 
@@ -136,7 +138,11 @@ def _place(at: nn.Module, path: str, sides: set[Side], *, watched: bool) -> None
     if points:
         at.register_forward_hook(_leaving(points), with_kwargs=True)
     inside = sides - {"in", "scale", "heads", "out"}
-    if inside:
+    if inside == {"ssm_gate"}:
+        at.register_forward_pre_hook(_gated((path, "ssm_gate")), with_kwargs=True)
+    elif inside & _OF_MIXERS:
+        watch_mixer(at, path)
+    elif inside:
         at.__dict__["funlens_path"] = path
     if "linear" in inside or (inside & _OF_ATTENTION and watched):
         _watch_inside(at, path)
@@ -160,6 +166,24 @@ def _entering(point: Point) -> Callable[..., Any]:
 def _name_of(kwargs: Mapping[str, Any]) -> str:
     """Name the argument that a module is about, where it is called by keywords."""
     return "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+
+
+def _gated(point: Point) -> Callable[..., Any]:
+    """Look at a norm's second argument, which multiplies what it norms."""
+
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        active = ACTIVE.get()
+        if active is None or not active.wants(point):
+            return None
+        gate = args[1] if len(args) > 1 else kwargs["gate"]
+        changed = active.act(point, gate, Seen(module, None))
+        if changed is gate:
+            return None
+        if len(args) > 1:
+            return (args[0], changed, *args[2:]), kwargs
+        return args, {**kwargs, "gate": changed}
+
+    return enter
 
 
 def _leaving(points: list[Point]) -> Callable[..., Any]:

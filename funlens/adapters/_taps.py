@@ -19,6 +19,7 @@ from funlens.adapters._language import (
     Stack,
 )
 from funlens.adapters._matrices import unreadable
+from funlens.adapters._taps_mixers import steps_in
 from funlens.adapters._tree import (
     Sizes,
     features,
@@ -66,7 +67,29 @@ Side: TypeAlias = Literal[
     "choices",
     "weights",
     "experts",
+    "ssm_conv",
+    "ssm_gate",
+    "ssm_q",
+    "ssm_k",
+    "ssm_v",
+    "ssm_decay",
+    "ssm_beta",
+    "ssm_state",
+    "ssm_y",
 ]
+
+MIXER_SIDES: Final[tuple[Side, ...]] = (
+    "ssm_conv",
+    "ssm_gate",
+    "ssm_q",
+    "ssm_k",
+    "ssm_v",
+    "ssm_decay",
+    "ssm_beta",
+    "ssm_state",
+    "ssm_y",
+)
+"""Steps inside a mixer, named as the parts they are."""
 
 
 _SQUARE: Final = frozenset({"scores", "pattern"})
@@ -480,8 +503,12 @@ class _Layer:
                 continue
             yield self.tap("ssm_in", path, "in")
             yield from self.inner(words, path)
+            width = features(self.module(out or path))[0]
+            for one in steps_in(self.module(path), words, self.config, width):
+                at = joined(path, one.path)
+                side: Any = one.side or one.part
+                yield self.tap(one.part, at, side, view=one.view, sizes=one.sizes)
             if out:
-                width = features(self.module(out))[0]
                 yield self.tap("ssm_post", out, "in", sizes={"d_inner": width})
             added = self.at(self.block.ln1_post) or self.at(words.added, path)
             yield self.added("ssm_out", added or path, multiplier=words.multiplier)
@@ -494,6 +521,7 @@ class _Layer:
             if at:
                 entering, leaving = features(self.module(at))
                 width = entering if side == "in" else leaving
+                width = width or features(self.module(self.at(words.o, base)))[0]
                 (axis,) = {*AXES[part]} - {"batch", "pos"}
                 yield self.tap(part, at, side, sizes={axis: width})
 

@@ -137,6 +137,48 @@ class Slots:
 
 
 @attrs.frozen
+class Rows:
+    """Positions, or heads of positions, one after the other on all axes but the last.
+
+    Attributes:
+        width: Width of a position.
+    """
+
+    width: int
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Put what belongs to one position on the last axis."""
+        return raw.reshape(batch, -1, self.width)
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Fold back."""
+        return value.reshape(raw.shape)
+
+
+@attrs.frozen
+class Columns:
+    """Some columns of the last axis, which the model then multiplies by a constant."""
+
+    start: int
+    stop: int
+    factor: float = 1.0
+
+    def read(self, raw: Tensor, batch: int) -> Tensor:
+        """Cut the columns out, and multiply as the model will."""
+        cut = Whole().read(raw, batch)[..., self.start : self.stop]
+        return cut if self.factor == 1.0 else cut * self.factor
+
+    def write(self, raw: Tensor, value: Tensor) -> Tensor:
+        """Put the columns back between the others, divided where they changed."""
+        inner = value.reshape(*raw.shape[:-1], self.stop - self.start)
+        if self.factor != 1.0:
+            cut = raw[..., self.start : self.stop]
+            inner = unless_same(inner == cut * self.factor, cut, inner / self.factor)
+        before, after = raw[..., : self.start], raw[..., self.stop :]
+        return torch.cat([before, inner, after], dim=-1)
+
+
+@attrs.frozen
 class Half:
     """The first or the second half of the last axis."""
 
@@ -316,6 +358,8 @@ View: TypeAlias = (
     | Heads
     | HeadPart
     | Slots
+    | Rows
+    | Columns
     | Half
     | Swapped
     | StreamsFirst

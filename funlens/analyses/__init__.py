@@ -1,9 +1,11 @@
 """One pure question per file."""
 
+from funlens.analyses._effective_attention import effective_attention
 from funlens.analyses._head_scores import Role, head_scores, repeated_tokens
 
 __all__ = [
     "Role",
+    "effective_attention",
     "head_scores",
     "repeated_tokens",
 ]

@@ -53,11 +53,20 @@ __all__ = [
     "router_logits",
     "router_weights",
     "shared_out",
+    "ssm_beta",
+    "ssm_conv",
+    "ssm_decay",
+    "ssm_gate",
     "ssm_in",
+    "ssm_k",
     "ssm_out",
     "ssm_params",
     "ssm_post",
     "ssm_proj",
+    "ssm_q",
+    "ssm_state",
+    "ssm_v",
+    "ssm_y",
     "streams_post",
     "streams_pre",
     "v",
@@ -190,6 +199,50 @@ ssm_proj: Final = Part("ssm_proj")
 
 ssm_params: Final = Part("ssm_params")
 """Time step, B and C of a state-space mixer, before they are expanded."""
+
+ssm_conv: Final = Part("ssm_conv")
+"""Output of a mixer's convolution over positions, after its activation if it has one.
+
+Padding is only taken out afterwards.
+"""
+
+ssm_gate: Final = Part("ssm_gate")
+"""Gate that multiplies what a mixer mixed, before its activation."""
+
+ssm_q: Final = Part("ssm_q")
+"""What reads the state, as the recurrence uses it: queries after norm and scale, or C.
+
+Heads of one group share it. Editing it, or anything else that a recurrence is given,
+runs that recurrence position by position.
+"""
+
+ssm_k: Final = Part("ssm_k")
+"""Where in the state is written, as the recurrence uses it: keys after norm, or B."""
+
+ssm_v: Final = Part("ssm_v")
+"""What is written into the state: values, x, or the gated input of RG-LRU."""
+
+ssm_decay: Final = Part("ssm_decay")
+"""What the state is multiplied by at each position.
+
+One number for each head, or one for each of its keys. Where a time step makes both
+this and `ssm_beta`, editing one leaves the other.
+"""
+
+ssm_beta: Final = Part("ssm_beta")
+"""How strongly is written into the state: beta, the time step, or an input gate."""
+
+ssm_state: Final = Part("ssm_state")
+"""State of a recurrence after each position: kept only where it is asked for.
+
+The new state at each position an edit selects is made from the state of the run without
+that edit; from there the recurrence goes on. xLSTM has a normalizer as last value.
+It agrees with HuggingFace's own, which does not pass every state, to rounding. Memory:
+heads times keys times values for each position, hundreds of times the stream.
+"""
+
+ssm_y: Final = Part("ssm_y")
+"""What is read from the state at each position, before skip, norm and gate."""
 
 ssm_post: Final = Part("ssm_post")
 """What a state-space mixer's output projection is given."""

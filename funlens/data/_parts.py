@@ -13,6 +13,7 @@ _PATTERN: Final = ("batch", "head", "query", "key")
 _NEURONS: Final = ("batch", "pos", "d_mlp")
 _LATENT: Final = ("batch", "pos", "d_latent")
 _STREAMS: Final = ("batch", "pos", "stream", "d_model")
+_SHARED: Final = ("batch", "pos", "group", "d_key")
 _CHANNELS: Final = ("batch", "pos", "d_inner")
 
 MODEL_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -69,6 +70,15 @@ LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "ssm_in": _RESIDUAL,
     "ssm_proj": ("batch", "pos", "d_ssm_proj"),
     "ssm_params": ("batch", "pos", "d_ssm_params"),
+    "ssm_conv": ("batch", "pos", "d_conv"),
+    "ssm_q": _SHARED,
+    "ssm_k": _SHARED,
+    "ssm_v": ("batch", "pos", "head", "d_value"),
+    "ssm_decay": ("batch", "pos", "head", "d_decay"),
+    "ssm_beta": ("batch", "pos", "head"),
+    "ssm_state": ("batch", "pos", "head", "d_key", "d_value"),
+    "ssm_y": ("batch", "pos", "head", "d_value"),
+    "ssm_gate": _CHANNELS,
     "ssm_post": _CHANNELS,
     "ssm_out": _RESIDUAL,
     "resid_post": _RESIDUAL,
@@ -87,8 +97,11 @@ LEAVING: Final = ("resid_post", "streams_post")
 INTEGER_PARTS: Final = frozenset({"router_indices"})
 """Parts that hold indices (`int64`) rather than activations."""
 
+LARGE_PARTS: Final = frozenset({"head_result", "ssm_state"})
+"""Parts far larger than others, which are only kept where they are asked for."""
+
 SELECTED_AXES: Final[Mapping[str, tuple[str, ...]]] = {
-    "head": ("head", "kv_head"),
+    "head": ("head", "kv_head", "group"),
     "pos": ("pos",),
     "query": ("query",),
     "key": ("key", "source"),

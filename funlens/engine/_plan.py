@@ -12,6 +12,7 @@ from toolz import groupby
 from funlens.adapters import Machinery, Point, Tap
 from funlens.data import (
     DECIDING,
+    LARGE_PARTS,
     Backward,
     ForwardEdit,
     Freeze,
@@ -57,11 +58,11 @@ _NEEDS_EAGER: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
 
 @attrs.frozen
 class Every:
-    """All sites, but `head_result`, which is as large as all heads times the stream."""
+    """All sites but `head_result` and `ssm_state`, which are far larger than others."""
 
 
 EVERY: Final = Every()
-"""Capture every site but `head_result`, which is kept where it is asked for."""
+"""Capture every site but `head_result` and `ssm_state`, kept where asked for."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -181,7 +182,7 @@ def captured_sites(
         ExceptionGroup: Several sites that are not there.
     """
     if isinstance(capture, Every):
-        every = tuple(i.site for i in spec.sites if i.site.part != "head_result")
+        every = tuple(i.site for i in spec.sites if i.site.part not in LARGE_PARTS)
         return _met(spec, every, given)
     if isinstance(capture, (str, Site, Part)):
         raise InputError("`capture` is one site", "a list", "Write `[site]`")

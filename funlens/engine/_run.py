@@ -189,7 +189,7 @@ def run_with_cache(
         inputs: As for `run`.
         interventions: What to change, in order.
         capture: Sites, parts in all layers, or names; every site by default, but
-            `head_result`. Memory: what is kept, and no more.
+            `head_result` and `ssm_state`. Memory: what is kept, and no more.
         attention_mask: As for `run`.
         stop_at_layer: As for `run`; the sites up to there are kept.
         start_at_layer: As for `run`.

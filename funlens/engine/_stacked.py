@@ -55,7 +55,7 @@ def stacked(
         RunError: An edit misbehaved, or never acted.
     """
     times = len(cells)
-    inputs = prepared if times == 1 else _repeated(prepared, times)
+    inputs = prepared if times == 1 else _tiled_inputs(prepared, times)
     batch = prepared.main.batch
     sites = tuple(for_rows(site, times) for site in ends.sites)
     captured = () if ends.logits_at is not None else sites
@@ -71,7 +71,7 @@ def stacked(
         stop_at_layer=ends.stop,
         start_at_layer=ends.start,
         residual=None if ends.residual is None else _tiled(ends.residual, times),
-        logits_at=_times(ends.logits_at, times),
+        logits_at=repeated(ends.logits_at, times),
         grad=grad,
     )
     out, trace = traced(spec, inputs, plan, options=options)
@@ -83,7 +83,7 @@ def stacked(
     return [list(values) for values in zip(*split, strict=True)]
 
 
-def _repeated(prepared: Prepared, times: int) -> Prepared:
+def _tiled_inputs(prepared: Prepared, times: int) -> Prepared:
     """Put the inputs below themselves so many times."""
     batch = prepared.main.batch
     kwargs = {
@@ -115,14 +115,14 @@ def _tiled(held: Tensor, times: int) -> Tensor:
 def for_rows(site: Site, times: int) -> Site:
     """Say for all rows what a selection says for those of one run."""
     changed = {
-        word: _times(chosen, times)
+        word: repeated(chosen, times)
         for word, chosen in site.selections
         if isinstance(chosen, PerRow)
     }
     return attrs.evolve(site, **changed) if changed else site
 
 
-def _times(chosen: Selection | None, times: int) -> Selection | None:
+def repeated(chosen: Selection | None, times: int) -> Selection | None:
     if isinstance(chosen, PerRow):
         return PerRow(chosen.indices * times)
     return chosen

@@ -24,6 +24,7 @@ from funlens.engine._sweep_plan import (
     check_memory,
     placed_cells,
     planned,
+    read_edits,
 )
 from funlens.engine._waves import Unedited, unedited, wave
 from funlens.errors import FunlensError, InputError, ShapeError
@@ -173,7 +174,10 @@ def _job(
     laid = cells_of(spec, prepared, cells)
     metrics = _metrics(metric)
     _check_plain(laid)
-    edits = placed_cells(spec, prepared, laid)
+    edits = tuple(
+        None if row is None else read_edits(spec, row, metrics)
+        for row in placed_cells(spec, prepared, laid)
+    )
     if resume is not None and (resume.axes[-len(laid.axes) :], resume.done.shape) != (
         laid.axes,
         laid.shape,

@@ -118,6 +118,22 @@ def placed_cells(
     return tuple(found)
 
 
+def read_edits(
+    spec: ModelSpec, row: Sequence[Edit], metrics: Sequence[Metric]
+) -> tuple[Edit, ...]:
+    """Leave out the edits that act after all that the metrics read."""
+    stop = _stop(spec, metrics)
+    if stop == spec.n_layers:
+        return tuple(row)
+    return tuple(edit for edit in row if _comes_before(edit.record.site, stop))
+
+
+def _comes_before(site: Site, stop: int) -> bool:
+    if site.stack or site.part in _BEFORE:
+        return True
+    return site.layer is not None and site.layer < stop
+
+
 def planned(
     spec: ModelSpec,
     prepared: Prepared,
@@ -189,7 +205,7 @@ def _since(row: Sequence[Edit], metrics: Sequence[Metric], n_pos: int) -> int:
     """Find the first position that a cell must run."""
     looks = (m.site.query if "query" in m.site.axes else m.site.pos for m in metrics)
     read = (at % n_pos for at in looks if isinstance(at, int))
-    return min(first_position(row, n_pos), *read)
+    return min([first_position(row, n_pos), *read])
 
 
 def _stacks(starts: Mapping[int, int | None], stop: int, most: int) -> Iterator[Group]:

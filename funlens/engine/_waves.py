@@ -12,7 +12,7 @@ from funlens.data import ENTERING, LEAVING, ModelSpec, PerRow, Site, Span
 from funlens.engine._inputs import Frame, Prepared, prepare
 from funlens.engine._plan import Edit, kept, lay_out
 from funlens.engine._run import Joins, Options, traced
-from funlens.engine._stacked import Ends, for_rows
+from funlens.engine._stacked import Ends, for_rows, repeated
 from funlens.errors import FunlensError
 
 # How HuggingFace's code, or ours, may refuse rows that it does not expect.
@@ -185,7 +185,9 @@ def wave(
     ]
     keeps = [kept(spec, stacked.frames, site) for site in captured]
     plan = lay_out(spec, edits, keeps)
-    options = Options(stop_at_layer=ends.stop, logits_at=ends.logits_at, grad=False)
+    options = Options(
+        stop_at_layer=ends.stop, logits_at=repeated(ends.logits_at, times), grad=False
+    )
     joins = Joins(rows=rows, since=since)
     out, trace = traced(spec, stacked, plan, options=options, joins=joins)
     held = [trace.captured[site][0] for site in captured]

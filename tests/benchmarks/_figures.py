@@ -4,6 +4,7 @@ Another figure is another row of `FIGURES`.
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any, Final
 
 import attrs
@@ -89,6 +90,42 @@ def steered() -> float:
     return ratio(ours, theirs, repeats=5)
 
 
+def residual_sweep() -> float:
+    """Time a loop of full forwards over layers and positions against the sweep."""
+    small = subject()
+    tokens = small.tokens[:, :16]
+    source = fl.run_with_cache(small.spec, tokens.flip(1), capture=[fl.resid_pre]).cache
+    grid = fl.grid(fl.Patch, fl.resid_pre, layer=..., pos=..., source=source)
+    metric = fl.logit_diff(3, 5)
+
+    def loop() -> None:
+        for layer, pos in product(range(small.spec.n_layers), range(16)):
+            edit = fl.Patch(fl.resid_pre(layer, pos=pos), source)
+            metric(fl.run(small.spec, tokens, [edit]))
+
+    def swept() -> Any:
+        return fl.sweep(small.spec, tokens, grid, metric=metric)
+
+    return ratio(loop, swept, repeats=1)
+
+
+def head_sweep() -> float:
+    """Time a loop of full forwards over all heads against the sweep."""
+    small = subject()
+    tokens = small.tokens[:, :16]
+    grid = fl.grid(fl.Zero, fl.z, layer=..., head=...)
+    metric = fl.logit_diff(3, 5)
+
+    def loop() -> None:
+        for layer, head in product(range(small.spec.n_layers), repeat=2):
+            metric(fl.run(small.spec, tokens, [fl.Zero(fl.z(layer, head=head))]))
+
+    def swept() -> Any:
+        return fl.sweep(small.spec, tokens, grid, metric=metric)
+
+    return ratio(loop, swept, repeats=1)
+
+
 def imports() -> float:
     """Time `import funlens` against `import torch`."""
     return programs("import funlens", "import torch")
@@ -124,6 +161,18 @@ FIGURES: Final = (
         bound=1.25,
     ),
     Figure(name="steered generate / HuggingFace generate", measure=steered, bound=1.05),
+    Figure(
+        name="resid_pre, 12 x 16: loop of forwards / sweep",
+        measure=residual_sweep,
+        bound=12,
+        is_least=True,
+    ),
+    Figure(
+        name="z, 144 heads: loop of forwards / sweep",
+        measure=head_sweep,
+        bound=4,
+        is_least=True,
+    ),
     Figure(name="import funlens / import torch", measure=imports, bound=1.2),
     Figure(
         name="extra peak of one residual kept / its own bytes",

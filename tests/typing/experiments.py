@@ -173,6 +173,7 @@ assert_type(fl.W_Q(spec), Tensor)
 assert_type(fl.W_E(spec), Tensor)
 assert_type(fl.b_in(spec), Tensor)
 assert_type(fl.head_scores(spec, cache, role="induction"), Tensor)
+assert_type(fl.effective_attention(spec, cache, 0), Tensor)
 
 # torch.func
 
