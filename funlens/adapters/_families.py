@@ -4,6 +4,7 @@ from typing import Final
 
 from attrs import evolve
 
+from funlens.adapters._families_audio import AUDIO
 from funlens.adapters._families_barts import BARTS
 from funlens.adapters._families_berts import BERTS
 from funlens.adapters._families_common import (
@@ -21,6 +22,7 @@ from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
 from funlens.adapters._families_seq2seq import SEQ2SEQ
 from funlens.adapters._families_streams import STREAMS
+from funlens.adapters._families_vision import VISION
 from funlens.adapters._language import (
     Architecture,
     Attention,
@@ -390,6 +392,8 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *RARE,
     *STREAMS,
     *LAYOUTS,
+    *VISION,
+    *AUDIO,
     *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

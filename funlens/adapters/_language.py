@@ -137,6 +137,7 @@ class Mlp:
         gate_first: Whether the gate is the first half of both.
         down: Last projection.
         added: Module whose output the block adds; the MLP itself if empty.
+        multiplier: As for a block, of this part alone.
         changed_in_place: Whether the family later adds to that output in place.
         hidden: Sites that cannot be met on this family, and why.
     """
@@ -148,6 +149,7 @@ class Mlp:
     gate_first: bool = True
     down: Path = DOWN
     added: Path = ""
+    multiplier: str | float = ""
     changed_in_place: bool = False
     hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
@@ -203,6 +205,7 @@ class Block:
         given: The input without which it does not run.
         start: Where the stream enters, if that is not the block's input.
         end: Where it leaves, if that is not the block's output.
+        macaron: A feed-forward part before attention, beside the one after it.
         ln1: Norm before attention.
         attention: Self-attention.
         mixer: A recurrence or convolution, instead of attention or beside it.
@@ -215,7 +218,7 @@ class Block:
             encoder.
         ln2: Norm before the MLP.
         mlp: The MLP or the mixture.
-        beside: A dense MLP beside a mixture, whose output is added as well.
+        beside: A dense MLP beside a mixture or another, whose output is added as well.
         ln2_post: Norm of what the MLP returns, before it is added.
         parallel: Whether attention and MLP read the same stream.
         stream_norm: Whether norms stand on the stream itself, as in BERT.
@@ -236,6 +239,7 @@ class Block:
     given: str = ""
     start: Place | None = None
     end: Place | None = None
+    macaron: tuple[Mlp, ...] = ()
     ln1: Path = ""
     attention: tuple[Attention, ...] = ()
     mixer: tuple[Mixer, ...] = ()

@@ -50,7 +50,15 @@ from funlens.errors import UnsupportedConfigError
 
 # What is added to the one residual stream, and what it is in between.
 _ADDED: Final = frozenset(
-    {"attn_out", "ssm_out", "cross_out", "resid_mid", "mlp_out", "dense_out"}
+    {
+        "macaron_out",
+        "attn_out",
+        "ssm_out",
+        "cross_out",
+        "resid_mid",
+        "mlp_out",
+        "dense_out",
+    }
 )
 
 Side: TypeAlias = Literal[
@@ -293,7 +301,7 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
     for layer in layers:
         yield from layer.taps()
     ln_final = binder.below_body(stack.ln_final)
-    if ln_final:
+    if ln_final and not isinstance(find(binder.module, ln_final), nn.Identity):
         visit = placed[-1][1]
         yield model_tap("ln_final_scale", ln_final, "scale", visit=visit)
         yield model_tap("ln_final_normalized", ln_final, "out", visit=visit)
@@ -365,15 +373,25 @@ class _Layer:
 
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
-        for tap in self._every():
-            part = tap.site.part
-            if part in self.block.hidden or (self.block.streams and part in _ADDED):
-                continue
-            yield tap
+        taps = [
+            tap
+            for tap in self._every()
+            if tap.site.part not in self.block.hidden
+            and not (self.block.streams and tap.site.part in _ADDED)
+        ]
+        shared = [tap for tap in taps if tap.site.part in _ADDED]
+        for tap in taps:
+            same = [each for each in shared if each.point == tap.point]
+            again = len(same) > 1 and tap in same  # one module, once for each part
+            yield attrs.evolve(tap, visit=same.index(tap)) if again else tap
 
     def _every(self) -> Iterator[Tap]:
         block = self.block
         yield self.passed("pre", block.start, note=self.unjoined)
+        for words in block.macaron:
+            if self.at(words.path):
+                path = self.at(words.added, self.at(words.path)) or self.at(words.path)
+                yield self.added("macaron_out", path, multiplier=words.multiplier)
         yield from self.norm("ln1", block.ln1)
         attention = self.chosen(block.attention)
         if attention is not None:
@@ -388,6 +406,9 @@ class _Layer:
         yield from self.middle()
         yield from self.norm("ln2", block.ln2)
         yield from self.feed_forward()
+        for words in block.beside:
+            if self.at(words.path):
+                yield self.added("dense_out", self.at(words.path))
         note = block.unsummed
         if block.stream_norm:
             note = "a norm stands on the stream itself"
@@ -546,9 +567,6 @@ class _Layer:
             yield self.tap("shared_out", shared, "out", in_place=changes)
         added = self.at(self.block.ln2_post) or self.at(words.added, path)
         yield self.added("mlp_out", added or path)
-        for dense in self.block.beside:
-            if self.at(dense.path):
-                yield self.added("dense_out", self.at(dense.path))
 
     def n_experts(self, router: str, experts: str) -> int:
         """How many experts a router scores; 0 where only a run tells."""
@@ -579,7 +597,12 @@ class _Layer:
         changed = words.changed_in_place
         yield self.tap("mlp_proj", down, "out", in_place=changed)
         added = self.at(self.block.ln2_post) or self.at(words.added, path)
-        yield self.added("mlp_out", added or path or down, in_place=changed)
+        yield self.added(
+            "mlp_out",
+            added or path or down,
+            multiplier=words.multiplier,
+            in_place=changed,
+        )
 
 
 @attrs.frozen

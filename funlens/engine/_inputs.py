@@ -132,10 +132,31 @@ def _without_tokens(spec: ModelSpec, given: Mapping[str, Any]) -> Prepared:
             f"`{main}` among them",
             "Pass text, a token tensor, or what the tokenizer or processor returns",
         )
+    _check_media(main, source)
     frame = Frame(batch=source.shape[0], n_pos=0)
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
     return _with_decoder(spec, dict(given), frame)
+
+
+def _check_media(name: str, source: Tensor) -> None:
+    """Refuse pictures or sound without rows, or of whole numbers.
+
+    Raises:
+        InputError: They are.
+    """
+    if source.ndim < 2 or 0 in source.shape:  # noqa: PLR2004 -- rows, and what is in one
+        raise InputError(
+            f"`{name}` has shape {tuple(source.shape)}",
+            "rows first, and something in each",
+            "Add the batch axis with `[None]`",
+        )
+    if not source.is_floating_point():
+        raise InputError(
+            f"`{name}` is {source.dtype}",
+            "floating-point numbers",
+            "Pass what the processor returns",
+        )
 
 
 def _check_padding(spec: ModelSpec, frame: Frame) -> None:

@@ -26,7 +26,7 @@ from funlens.engine._front import Cuts, cut, cuts_of, put_back
 from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
 from funlens.engine._where import WHOLE, Axis, Window, selected, written
-from funlens.errors import NeverActedError, NonFiniteError
+from funlens.errors import NeverActedError, NonFiniteError, ShapeError
 
 
 class Stop(BaseException):
@@ -138,6 +138,9 @@ class Trace:
         """Give the residual that a run starts from, as the model would hold it."""
         tensor = output_of(raw, tap.index)
         value = self._read(tap, tensor, seen)
+        if residual.shape != value.shape:  # where only the run tells the positions
+            given, axes = tuple(residual.shape), tap.site.axes
+            raise ShapeError("residual", given, tuple(value.shape), axes)
         new = self._write(tap, tensor, (value, residual), seen)
         return with_output(raw, new, tap.index)
 

@@ -66,7 +66,9 @@ def padding(subject: Subject) -> LawResult:
     why_not = arch.mixes_rows or arch.maskless or machinery.sees_padding
     if why_not:
         return worst(law, {}, 0.0, why_not=why_not)
-    tokens = subject.inputs["input_ids"]
+    tokens = subject.inputs.get("input_ids")
+    if tokens is None:
+        return worst(law, {}, 0.0, why_not="it takes no tokens that could be padded")
     if spec.n_ctx is not None and tokens.shape[1] + PADS > spec.n_ctx:
         return worst(law, {}, 0.0, why_not="the input leaves no room for padding")
     n_pos = tokens.shape[1]

@@ -81,6 +81,15 @@ class Subject:
         """Tolerance for the model's dtype."""
         return TOLERANCE[self.spec.dtype]
 
+    @property
+    def source(self) -> str:
+        """Name of what the model reads: tokens, pictures or sound."""
+        for name in ("input_ids", "inputs_embeds"):
+            if name in self.inputs:
+                return name
+        named = str(getattr(self.spec.module, "main_input_name", ""))
+        return named if named in self.inputs else next(iter(self.inputs))
+
     def has(self, part: str, layer: int, stack: str = "") -> bool:
         """Tell whether a layer has a part."""
         return Site(part=part, layer=layer, stack=stack) in self.cache

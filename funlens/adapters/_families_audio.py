@@ -1,0 +1,133 @@
+"""The tables of what hears: blocks of audio encoders, and models of these alone."""
+
+from typing import Any, Final
+
+from attrs import evolve
+
+from funlens.adapters._families_berts import BERT_BLOCK
+from funlens.adapters._families_common import SELF
+from funlens.adapters._families_vision import VIT_BLOCK, VIT_STACK
+from funlens.adapters._language import (
+    Architecture,
+    Attention,
+    Block,
+    Mixer,
+    Mlp,
+    Stack,
+)
+
+_FEED: Final = Mlp(path="feed_forward", up="intermediate_dense", down="output_dense")
+WAV2VEC2_BLOCK: Final = Block(
+    attention=(Attention(path="attention", has_rotary=False),),
+    mid=("out", "layer_norm"),
+    mlp=(_FEED,),
+    beside=(Mlp(path="adapter_layer"),),
+    stream_norm=True,
+)
+"""A block of wav2vec 2.0 and of what is spelled like it."""
+
+WAV2VEC2_PRE_NORM: Final = evolve(
+    WAV2VEC2_BLOCK,
+    ln1="layer_norm",
+    mid=None,
+    ln2="final_layer_norm",
+    stream_norm=False,
+)
+"""The same with norms before attention and feed-forward part."""
+
+_HIDDEN_MID: Final = {
+    "resid_mid": "what is added to it goes through a norm on the stream"
+}
+
+
+def _half(path: str, up: str, down: str) -> Mlp:
+    """One of a conformer's two feed-forward parts, of which half is added."""
+    return Mlp(path=path, up=up, down=down, multiplier=0.5)
+
+
+CONFORMER_BLOCK: Final = Block(
+    macaron=(_half("ffn1", "intermediate_dense", "output_dense"),),
+    ln1="self_attn_layer_norm",
+    attention=(
+        Attention(
+            path="self_attn",
+            q="linear_q",
+            k="linear_k",
+            v="linear_v",
+            o="linear_out",
+            has_rotary=False,
+        ),
+    ),
+    mixer=(Mixer(path="conv_module", o=""),),
+    ln2="ffn2_layer_norm",
+    mlp=(_half("ffn2", "intermediate_dense", "output_dense"),),
+    stream_norm=True,
+    hidden=_HIDDEN_MID,
+)
+"""A block of a conformer: attention and a convolution between two half-steps."""
+
+PARAKEET_BLOCK: Final = Block(
+    macaron=(_half("feed_forward1", "linear1", "linear2"),),
+    ln1="norm_self_att",
+    attention=(evolve(SELF, has_rotary=False),),
+    mixer=(Mixer(path="conv", o=""),),
+    ln2="norm_feed_forward2",
+    mlp=(_half("feed_forward2", "linear1", "linear2"),),
+    stream_norm=True,
+    hidden=_HIDDEN_MID,
+)
+"""A conformer's block as Parakeet spells it."""
+
+WHISPER_BLOCK: Final = Block(
+    ln1="self_attn_layer_norm",
+    attention=(Attention(path="self_attn", has_rotary=False),),
+    ln2="final_layer_norm",
+    mlp=(Mlp(path="mlp"), Mlp()),
+)
+"""A block of Whisper's encoder."""
+
+WAV2VEC2_STACK: Final = Stack(
+    blocks="encoder.layers",
+    block=WAV2VEC2_BLOCK,
+    embed=("feature_projection", "layer_norm"),
+    pos_embed="encoder.pos_conv_embed",
+    ln_final="",
+)
+"""A stack of frames; positions are told apart by a convolution."""
+
+
+def _hearing(*model_types: str, main: Stack, **words: Any) -> Architecture:
+    """A table of one stack whose frames hear each other."""
+    return Architecture(
+        model_types=model_types, main=main, is_causal=False, unembed="lm_head", **words
+    )
+
+
+_LIKE_WAV2VEC2: Final = (
+    "hubert",
+    "unispeech",
+    "unispeech-sat",
+    "wav2vec2",
+)
+
+AUDIO: Final[tuple[Architecture, ...]] = (
+    _hearing(
+        *_LIKE_WAV2VEC2,
+        main=evolve(
+            WAV2VEC2_STACK, block=WAV2VEC2_PRE_NORM, ln_final="encoder.layer_norm"
+        ),
+        when={"do_stable_layer_norm": True},
+    ),
+    _hearing(*_LIKE_WAV2VEC2, "data2vec-audio", "sew", main=WAV2VEC2_STACK),
+    _hearing(
+        "wav2vec2-bert",
+        "wav2vec2-conformer",
+        main=evolve(
+            WAV2VEC2_STACK, block=CONFORMER_BLOCK, ln_final="encoder.layer_norm"
+        ),
+    ),
+    Architecture(
+        model_types=("audio-spectrogram-transformer",), main=VIT_STACK, is_causal=False
+    ),
+)
+"""Tables of wav2vec 2.0 and its like, and of conformers."""

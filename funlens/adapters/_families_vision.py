@@ -1,0 +1,133 @@
+"""The tables of what sees: blocks of vision transformers, and models of these alone."""
+
+from typing import Any, Final
+
+from attrs import evolve
+
+from funlens.adapters._families_common import SELF, with_attention
+from funlens.adapters._language import Architecture, Attention, Block, Mlp, Stack
+
+_SPLIT: Final = Attention(
+    path="attention.attention",
+    o="/attention.output.dense",
+    added="/attention.output.dense",
+    has_rotary=False,
+)
+VIT_BLOCK: Final = Block(
+    ln1=("layernorm_before", "norm1", "layer_norm1", "rms_norm1"),
+    attention=(_SPLIT, evolve(SELF, has_rotary=False)),
+    ln1_post="layer_scale1",
+    ln2=("layernorm_after", "norm2", "layer_norm2", "rms_norm2"),
+    mlp=(
+        Mlp(path=("mlp", "ffn")),
+        Mlp(
+            path="intermediate",
+            up="dense",
+            down="/output.dense",
+            added="/output.dense",
+        ),
+    ),
+    ln2_post="layer_scale2",
+)
+"""A block of ViT and of what is spelled like it: CLIP, SigLIP, DINOv2."""
+
+ROTARY_VIT_BLOCK: Final = with_attention(VIT_BLOCK, has_rotary=True)
+"""The same, where patches are told apart by rotation."""
+
+PIXTRAL_BLOCK: Final = Block(
+    ln1="attention_norm",
+    attention=(SELF,),
+    ln2="ffn_norm",
+    mlp=(Mlp(path="feed_forward"),),
+)
+"""A block of Pixtral's."""
+
+# A parameter of the block scales what is added, before one module that both parts pass.
+_DROP: Final = "/drop_path"
+BEIT_BLOCK: Final = evolve(
+    with_attention(VIT_BLOCK, added=_DROP),
+    mlp=tuple(evolve(words, added=_DROP) for words in VIT_BLOCK.mlp),
+)
+"""A block of BEiT's."""
+
+_BLOCKS: Final = (
+    "layers",
+    "encoder.layer",
+    "encoder.layers",
+    "model.layer",
+    "transformer.layers",
+    "vision_model.encoder.layers",
+)
+VIT_STACK: Final = Stack(
+    blocks=_BLOCKS,
+    block=VIT_BLOCK,
+    embed=("embeddings", "vision_model.embeddings"),
+    ln_final=("layernorm", "norm"),
+)
+"""A stack that stands alone; its embeddings hold what is added for positions."""
+
+_CLIP: Final = evolve(
+    VIT_STACK,
+    pos_embed=(
+        "embeddings.position_embedding",
+        "vision_model.embeddings.position_embedding",
+    ),
+    ln_final="",  # the last norm is of the first position only
+    config="vision_config",
+)
+_SIGLIP: Final = evolve(
+    _CLIP, ln_final=("post_layernorm", "vision_model.post_layernorm")
+)
+
+
+def _seeing(*model_types: str, main: Stack = VIT_STACK, **words: Any) -> Architecture:
+    """A table of one stack whose patches see each other."""
+    return Architecture(model_types=model_types, main=main, is_causal=False, **words)
+
+
+VISION: Final[tuple[Architecture, ...]] = (
+    _seeing(
+        "deit",
+        "dinov2",
+        "dinov2_with_registers",
+        "ijepa",
+        "internvl_vision",
+        "pixio",
+        "radio",
+        "videomae",
+        "vit",
+        "vit_mae",
+        "vit_msn",
+        "vitdet",
+        "vivit",
+        "yolos",
+    ),
+    _seeing("beit", "data2vec-vision", main=evolve(VIT_STACK, block=BEIT_BLOCK)),
+    _seeing("dinov3_vit", "sapiens2", main=evolve(VIT_STACK, block=ROTARY_VIT_BLOCK)),
+    _seeing(
+        "chinese_clip_vision_model",
+        "clip",
+        "clip_vision_model",
+        "metaclip_2",
+        main=_CLIP,
+    ),
+    _seeing("mlcd_vision_model", main=evolve(_CLIP, block=ROTARY_VIT_BLOCK)),
+    _seeing(
+        "idefics3_vision",
+        "siglip",
+        "siglip2",
+        "siglip2_vision_model",
+        "siglip_vision_model",
+        "smolvlm_vision",
+        main=_SIGLIP,
+    ),
+    _seeing(
+        "aimv2_vision_model",
+        main=evolve(_SIGLIP, ln_final="rms_norm"),
+    ),
+    _seeing(
+        "pixtral",
+        main=evolve(VIT_STACK, block=PIXTRAL_BLOCK, embed="ln_pre", ln_final=""),
+    ),
+)
+"""Tables of ViT and its like."""
