@@ -9,6 +9,8 @@ from funlens.adapters._families_barts import BARTS
 from funlens.adapters._families_berts import BERTS
 from funlens.adapters._families_common import (
     AFTER_NORM,
+    GRANITE,
+    GRANITE_STACK,
     PARALLEL,
     PRE_NORM,
     SANDWICH,
@@ -21,6 +23,7 @@ from funlens.adapters._families_layouts import LAYOUTS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
 from funlens.adapters._families_seq2seq import SEQ2SEQ
+from funlens.adapters._families_speech import SPEECH
 from funlens.adapters._families_streams import STREAMS
 from funlens.adapters._families_vision import VISION
 from funlens.adapters._language import (
@@ -33,11 +36,6 @@ from funlens.adapters._language import (
 )
 from funlens.adapters._toy_tables import TOYS
 
-_GRANITE: Final = evolve(
-    PRE_NORM,
-    multiplier="residual_multiplier",
-    beside=(Mlp(path="shared_mlp"),),
-)
 _GLM4: Final = evolve(
     PRE_NORM, ln1_post="post_self_attn_layernorm", ln2_post="post_mlp_layernorm"
 )
@@ -115,20 +113,14 @@ _LLAMAS: Final = (
         block=with_attention(PRE_NORM, fused=Fused(path="qkv_proj")),
     ),
     Architecture(
-        model_types=(
-            "granite",
-            "granitemoe",
-            "granitemoeshared",
-            "granite_speech",
-            "granite_speech_plus",
-        ),
-        main=Stack(block=_GRANITE, embed_multiplier="embedding_multiplier"),
+        model_types=("granite", "granitemoe", "granitemoeshared"),
+        main=GRANITE_STACK,
     ),
     Architecture(
         model_types=("granite_swa", "granitemoe_swa"),
         main=Stack(
             block=with_attention(
-                _GRANITE, changes="a learned sink scales the mixed heads"
+                GRANITE, changes="a learned sink scales the mixed heads"
             ),
             embed_multiplier="embedding_multiplier",
         ),
@@ -394,6 +386,7 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *LAYOUTS,
     *VISION,
     *AUDIO,
+    *SPEECH,
     *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

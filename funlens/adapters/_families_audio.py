@@ -5,12 +5,13 @@ from typing import Any, Final
 from attrs import evolve
 
 from funlens.adapters._families_berts import BERT_BLOCK
-from funlens.adapters._families_common import SELF
-from funlens.adapters._families_vision import VIT_BLOCK, VIT_STACK
+from funlens.adapters._families_common import BANDED, SELF, with_attention
+from funlens.adapters._families_vision import VIT_STACK
 from funlens.adapters._language import (
     Architecture,
     Attention,
     Block,
+    Fused,
     Mixer,
     Mlp,
     Stack,
@@ -86,6 +87,37 @@ WHISPER_BLOCK: Final = Block(
 )
 """A block of Whisper's encoder."""
 
+_GRANITE_BLOCK: Final = Block(
+    macaron=(_half("ff1", "up_proj", "down_proj"),),
+    ln1="attn.pre_norm",
+    attention=(
+        Attention(
+            path="attn",
+            q="to_q",
+            fused=Fused(path="to_kv", order="kv"),
+            o="to_out",
+            has_rotary=False,
+            hidden=BANDED,
+        ),
+    ),
+    mixer=(Mixer(path="conv", o=""),),
+    ln2="ff2.pre_norm",
+    mlp=(_half("ff2", "up_proj", "down_proj"),),
+    stream_norm=True,
+    stream_changes=True,
+    hidden=_HIDDEN_MID,
+)
+_GUESSES: Final = "what its middle layer guesses is added to the stream"
+GRANITE_EAR: Final = Stack(
+    blocks="encoder.layers",
+    block=_GRANITE_BLOCK,
+    embed="encoder.input_linear",
+    ln_final="",
+    unjoined=_GUESSES,
+    config="encoder_config",
+)
+"""The conformer that Granite hears with."""
+
 WAV2VEC2_STACK: Final = Stack(
     blocks="encoder.layers",
     block=WAV2VEC2_BLOCK,
@@ -96,10 +128,16 @@ WAV2VEC2_STACK: Final = Stack(
 """A stack of frames; positions are told apart by a convolution."""
 
 
-def _hearing(*model_types: str, main: Stack, **words: Any) -> Architecture:
+def _hearing(
+    *model_types: str, main: Stack, unembed: str = "lm_head", **words: Any
+) -> Architecture:
     """A table of one stack whose frames hear each other."""
     return Architecture(
-        model_types=model_types, main=main, is_causal=False, unembed="lm_head", **words
+        model_types=model_types,
+        main=main,
+        is_causal=False,
+        unembed=unembed,
+        **words,
     )
 
 
@@ -109,21 +147,79 @@ _LIKE_WAV2VEC2: Final = (
     "unispeech-sat",
     "wav2vec2",
 )
+_CONFORMER: Final = evolve(
+    WAV2VEC2_STACK, block=CONFORMER_BLOCK, pos_embed="", ln_final="encoder.layer_norm"
+)
+_PARAKEET: Final = Stack(
+    blocks=("encoder.layers", "layers"),
+    block=PARAKEET_BLOCK,
+    ln_final="",
+    config="encoder_config",
+)
+# Frames are joined before its blocks and parted behind them.
+_SQUEEZED: Final = evolve(WAV2VEC2_STACK, embed="", pos_embed="")
 
 AUDIO: Final[tuple[Architecture, ...]] = (
     _hearing(
         *_LIKE_WAV2VEC2,
+        when={"do_stable_layer_norm": True},
         main=evolve(
             WAV2VEC2_STACK, block=WAV2VEC2_PRE_NORM, ln_final="encoder.layer_norm"
         ),
-        when={"do_stable_layer_norm": True},
     ),
-    _hearing(*_LIKE_WAV2VEC2, "data2vec-audio", "sew", main=WAV2VEC2_STACK),
+    _hearing(*_LIKE_WAV2VEC2, "data2vec-audio", main=WAV2VEC2_STACK),
+    _hearing("sew", main=_SQUEEZED),
     _hearing(
-        "wav2vec2-bert",
-        "wav2vec2-conformer",
+        "sew-d",
         main=evolve(
-            WAV2VEC2_STACK, block=CONFORMER_BLOCK, ln_final="encoder.layer_norm"
+            _SQUEEZED,
+            blocks="encoder.encoder.layer",
+            block=with_attention(BERT_BLOCK, pattern_changes=True),
+        ),
+        no_func=dict.fromkeys(
+            ("Vmap", "Grad", "Jvp"),
+            "its softmax is an autograd function that torch.func cannot pass",
+        ),
+    ),
+    _hearing("wav2vec2-bert", "wav2vec2-conformer", biased_masks=True, main=_CONFORMER),
+    _hearing(
+        "parakeet_ctc",
+        "parakeet_encoder",
+        biased_masks=True,
+        main=_PARAKEET,
+        unembed="ctc_head",
+    ),
+    _hearing(
+        "lasr_ctc",
+        "lasr_encoder",
+        main=evolve(
+            _PARAKEET,
+            block=evolve(
+                with_attention(PARAKEET_BLOCK, has_rotary=True),
+                unsummed="the stream is scaled where something is added",
+            ),
+            ln_final=("encoder.out_norm", "out_norm"),
+        ),
+        unembed="ctc_head",
+    ),
+    _hearing(
+        "granite_speech5_ctc",
+        biased_masks=True,
+        main=evolve(
+            _PARAKEET,
+            block=with_attention(PARAKEET_BLOCK, hidden=BANDED),
+            embed="encoder.input_linear",
+            unjoined=_GUESSES,
+        ),
+        unembed="ctc_head",
+    ),
+    _hearing(
+        "qwen2_audio_encoder",
+        "voxtral_encoder",
+        main=Stack(
+            blocks="layers",
+            block=WHISPER_BLOCK,
+            ln_final="layer_norm",
         ),
     ),
     Architecture(

@@ -6,6 +6,7 @@ from attrs import evolve
 
 from funlens.adapters._families_common import SELF, with_attention
 from funlens.adapters._language import Architecture, Attention, Block, Mlp, Stack
+from funlens.adapters._refits import show_scaled
 
 _SPLIT: Final = Attention(
     path="attention.attention",
@@ -79,6 +80,12 @@ _SIGLIP: Final = evolve(
     _CLIP, ln_final=("post_layernorm", "vision_model.post_layernorm")
 )
 
+INTERNVL_STACK: Final = evolve(
+    VIT_STACK,
+    block=evolve(VIT_BLOCK, ln1_post="scaled_attention", ln2_post="scaled_mlp"),
+)
+"""A stack of InternVL's blocks, once `show_scaled` gave them two modules more."""
+
 
 def _seeing(*model_types: str, main: Stack = VIT_STACK, **words: Any) -> Architecture:
     """A table of one stack whose patches see each other."""
@@ -91,18 +98,31 @@ VISION: Final[tuple[Architecture, ...]] = (
         "dinov2",
         "dinov2_with_registers",
         "ijepa",
-        "internvl_vision",
         "pixio",
         "radio",
         "videomae",
         "vit",
         "vit_mae",
         "vit_msn",
-        "vitdet",
         "vivit",
-        "yolos",
     ),
-    _seeing("beit", "data2vec-vision", main=evolve(VIT_STACK, block=BEIT_BLOCK)),
+    _seeing("internvl_vision", main=INTERNVL_STACK, refit=show_scaled),
+    _seeing(
+        "yolos",
+        main=evolve(VIT_STACK, unjoined="positions are added between its blocks"),
+    ),
+    _seeing("beit", main=evolve(VIT_STACK, block=BEIT_BLOCK)),
+    _seeing(
+        "data2vec-vision",
+        main=evolve(
+            VIT_STACK,
+            block=evolve(
+                BEIT_BLOCK,
+                attention=(evolve(_SPLIT, added=_DROP),),
+            ),
+        ),
+        no_func={"Jvp": "it calls a kernel of attention without that derivative"},
+    ),
     _seeing("dinov3_vit", "sapiens2", main=evolve(VIT_STACK, block=ROTARY_VIT_BLOCK)),
     _seeing(
         "chinese_clip_vision_model",
@@ -111,23 +131,35 @@ VISION: Final[tuple[Architecture, ...]] = (
         "metaclip_2",
         main=_CLIP,
     ),
-    _seeing("mlcd_vision_model", main=evolve(_CLIP, block=ROTARY_VIT_BLOCK)),
+    _seeing(
+        "mlcd_vision_model",
+        main=evolve(_CLIP, block=with_attention(ROTARY_VIT_BLOCK, out_layout="pbd")),
+    ),
     _seeing(
         "idefics3_vision",
         "siglip",
-        "siglip2",
-        "siglip2_vision_model",
         "siglip_vision_model",
         "smolvlm_vision",
         main=_SIGLIP,
     ),
+    _seeing("siglip2", "siglip2_vision_model", main=evolve(_SIGLIP, pos_embed="")),
     _seeing(
         "aimv2_vision_model",
         main=evolve(_SIGLIP, ln_final="rms_norm"),
+        no_func={
+            "Jvp": "what pools its patches calls a kernel without that derivative"
+        },
     ),
     _seeing(
         "pixtral",
-        main=evolve(VIT_STACK, block=PIXTRAL_BLOCK, embed="ln_pre", ln_final=""),
+        main=evolve(
+            VIT_STACK,
+            block=PIXTRAL_BLOCK,
+            embed="ln_pre",
+            ln_final="",
+            packed="the patches of all pictures",
+        ),
+        mixes_rows="the patches of all pictures are one row",
     ),
 )
 """Tables of ViT and its like."""

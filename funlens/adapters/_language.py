@@ -46,13 +46,13 @@ class Fused:
         by_group: Whether heads come group by group (`q.. k v` for each key-value
             head), rather than all queries, all keys, all values.
         groups: How many groups there are, where that is not the key-value heads.
-        order: Order of the three.
+        order: Order of the three; of two, where queries have one of their own.
     """
 
     path: Path
     by_group: bool = False
     groups: int = 0
-    order: Literal["qkv", "qvk"] = "qkv"
+    order: Literal["qkv", "qvk", "kv"] = "qkv"
 
 
 @attrs.frozen(kw_only=True)
@@ -83,8 +83,10 @@ class Attention:
         changes: What happens to queries, keys or values between projection and mixing,
             so that `z == pattern @ v` does not hold; empty where nothing does.
         changed_in_place: Whether the family changes its projections in place.
+        pattern_changes: Whether the family changes its pattern in place.
         layout: Order of rows, positions and widths in what the projections give, if it
             is another than in what they are given.
+        out_layout: The same of what enters and leaves the output projection.
         again: Whether the projections are used again, for what is no token of the
             stack; the first use counts.
         times: How many times as many heads are mixed as attend.
@@ -115,7 +117,9 @@ class Attention:
     lossy: str = ""
     changes: str = ""
     changed_in_place: bool = False
+    pattern_changes: bool = False
     layout: Layout | None = None
+    out_layout: Layout | None = None
     again: bool = False
     times: int = 1
     merged: bool = False
@@ -309,6 +313,9 @@ class Stack:
             shows.
         config: Field of the config that describes this stack, where there are several.
         same_positions: Whether its positions are the main stack's.
+        given: The input without which it does not run.
+        otherwise: The stack that counts where this one is not there.
+        packed: What stands behind each other in its one row, where rows are not apart.
     """
 
     blocks: Path = BLOCKS
@@ -328,6 +335,9 @@ class Stack:
     overhangs: bool = False
     config: str = ""
     same_positions: bool = False
+    given: str = ""
+    otherwise: "Stack | None" = None
+    packed: str = ""
 
     @property
     def kinds(self) -> tuple[Block, ...]:

@@ -1,10 +1,10 @@
 """What is done to the private copy of a few families before anything else."""
 
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from funlens.adapters._skeleton import bare_copy
 
@@ -44,3 +44,20 @@ class _Called(nn.ModuleList):
     def __iter__(self) -> Iterator[Any]:
         """Go through the layers."""
         return (SimpleNamespace(forward=layer) for layer in self._modules.values())
+
+
+def show_scaled(module: Any) -> None:
+    """Let InternVL's blocks pass what they add through a module, once it is scaled."""
+    for part in module.modules():
+        if type(part).__name__ == "InternVLVisionLayer":
+            part.scaled_attention, part.scaled_mlp = nn.Identity(), nn.Identity()
+            part.forward = MethodType(_scale_and_add, part)
+
+
+def _scale_and_add(layer: Any, hidden_states: Tensor) -> Tensor:
+    """Run an InternVL block as HuggingFace does, operation by operation."""
+    attended, _ = layer.attention(layer.layernorm_before(hidden_states))
+    added = layer.scaled_attention(layer.lambda_1 * attended)
+    hidden_states = added + hidden_states
+    fed = layer.dropout(layer.mlp(layer.layernorm_after(hidden_states)))
+    return layer.scaled_mlp(layer.lambda_2 * fed) + hidden_states

@@ -278,7 +278,12 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
         sizes = {**width, **own, "one": 1}
         front = stack is binder.arch.main and binder.arch.front is not None
-        more = {"front": front, "overhangs": stack.overhangs, **more}
+        more = {
+            "front": front,
+            "overhangs": stack.overhangs,
+            "given": stack.given,
+            **more,
+        }
         return Tap(site=site, path=path, side=side, sizes=sizes, **more)
 
     embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
@@ -366,7 +371,7 @@ class _Layer:
             path=joined(self.path, path),
             side=side,
             sizes=sizes,
-            given=self.block.given,
+            given=self.block.given or self.words.given,
             front=self.words is main and self.binder.arch.front is not None,
             **more,
         )
@@ -658,6 +663,7 @@ class _Heads:
             sizes=sizes,
             note=note,
             by_name=words.asks_by_name,
+            in_place=words.pattern_changes,
             **merged,
         )
         if words.o:
@@ -677,11 +683,29 @@ class _Heads:
                 sizes = {"d_latent": int(norm.weight.shape[-1])}
                 yield self._tap(part, at, "out", sizes=sizes)
         fused = self._at(words.fused.path) if words.fused else ""
-        yield from self._fused(fused) if fused else self._separate()
+        if words.fused is None or not fused:
+            yield from self._separate()
+            return
+        if "q" not in words.fused.order:
+            yield from self._of_their_own((("q", words.q),))
+        yield from self._fused(fused)
 
     def _separate(self) -> Iterator[Tap]:
         words = self.words
-        for part, path in (("q", words.q), ("k", words.k), ("v", words.v)):
+        yield from self._of_their_own((("q", words.q), ("k", words.k), ("v", words.v)))
+        both = self._at(words.kv)
+        if both:
+            count = self._n_kv_heads
+            width = features(self.layer.module(both))[1] // count
+            d_value = features(self.layer.module(self._at(words.o)))[0] // self._n_heads
+            view = HeadPart(count, width - d_value, width)
+            sizes = self._axes("v", count, d_value)
+            yield self._tap("v", both, "out", view=view, sizes=sizes, all_keys=True)
+
+    def _of_their_own(self, parts: tuple[tuple[str, Path], ...]) -> Iterator[Tap]:
+        """Projections that make one part each."""
+        words = self.words
+        for part, path in parts:
             at = self._at(path)
             if not at:
                 continue
@@ -698,14 +722,6 @@ class _Heads:
             yield self._tap(
                 part, at, "out", view=view, sizes=sizes, in_place=in_place, **more
             )
-        both = self._at(words.kv)
-        if both:
-            count = self._n_kv_heads
-            width = features(self.layer.module(both))[1] // count
-            d_value = features(self.layer.module(self._at(words.o)))[0] // self._n_heads
-            view = HeadPart(count, width - d_value, width)
-            sizes = self._axes("v", count, d_value)
-            yield self._tap("v", both, "out", view=view, sizes=sizes, all_keys=True)
 
     def _fused(self, path: str) -> Iterator[Tap]:
         words = self.words
@@ -714,7 +730,7 @@ class _Heads:
         heads, groups = self._n_heads, self._n_kv_heads
         times = words.fused.groups or (groups if words.fused.by_group else 1)
         counts = {"q": heads // times, "k": groups // times, "v": groups // times}
-        total, start = sum(counts.values()), 0
+        total, start = sum(counts[part] for part in words.fused.order), 0
         width = features(self.layer.module(path))[1] // (total * times)
         for part in words.fused.order:
             view = Slots(times, total, start, start + counts[part])
@@ -735,13 +751,16 @@ class _Heads:
         if words.changed_in_place:
             note = "values change in place between projection and mixing"
         note = "the encoder's values are mixed in" if words.merged else note
-        yield self._tap("z", mixed, "in", view=Heads(count), sizes=sizes, note=note)
+        laid: dict[str, Any] = {"layout": words.out_layout} if words.out_layout else {}
+        view = Heads(count)
+        yield self._tap("z", mixed, "in", view=view, sizes=sizes, note=note, **laid)
         if not self.prefix:
             if mixed == out and not unreadable(layer.module(out)):
                 sizes = {"head": count}
-                view = Heads(count)
-                yield self._tap("head_result", out, "heads", view=view, sizes=sizes)
-            yield self._tap("attn_proj", out, "out")
+                yield self._tap(
+                    "head_result", out, "heads", view=view, sizes=sizes, **laid
+                )
+            yield self._tap("attn_proj", out, "out", **laid)
         post = "" if self.prefix else layer.at(layer.block.ln1_post)
         added = post or self._at(words.added) or self._path
         tap = layer.added("attn_out", added, multiplier=words.multiplier)
@@ -773,7 +792,8 @@ class _Heads:
         fused = self._at(words.fused.path) if words.fused else ""
         if fused and self._d_head:
             width = features(self.layer.module(fused))[1]
-            return (width // self._d_head - self._n_heads) // 2
+            own = self._n_heads if words.fused and "q" in words.fused.order else 0
+            return (width // self._d_head - own) // 2
         at = self._at(words.k) or ("" if words.kv else self._at(words.v))
         if not at or not self._d_head:
             module = self.layer.module(self._path)

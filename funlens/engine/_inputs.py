@@ -23,6 +23,7 @@ from funlens.errors import InputError, nearest
 Inputs: TypeAlias = str | Sequence[str] | Tensor | Mapping[str, Any]
 
 _DECODER: Final = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
+_MEDIA: Final = ("pixel_values", "input_features", "input_values")
 
 
 @attrs.frozen(kw_only=True)
@@ -124,19 +125,26 @@ def _without_tokens(spec: ModelSpec, given: Mapping[str, Any]) -> Prepared:
     Raises:
         InputError: The model's main input is not there.
     """
-    main = str(getattr(spec.module, "main_input_name", "input_ids"))
+    main = _media_name(spec, given)
     source = given.get(main)
-    if main == "input_ids" or not isinstance(source, Tensor):
+    if not isinstance(source, Tensor):
         raise InputError(
             f"the inputs hold {', '.join(given) or 'nothing'}",
             f"`{main}` among them",
             "Pass text, a token tensor, or what the tokenizer or processor returns",
         )
     _check_media(main, source)
-    frame = Frame(batch=source.shape[0], n_pos=0)
+    is_one_row = bool(spec.engine.stack("").packed)
+    frame = Frame(batch=1 if is_one_row else source.shape[0], n_pos=0)
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
     return _with_decoder(spec, dict(given), frame)
+
+
+def _media_name(spec: ModelSpec, given: Mapping[str, Any]) -> str:
+    """Name the input that holds pictures or sound; some classes name another."""
+    main = str(getattr(spec.module, "main_input_name", "input_ids"))
+    return next((name for name in (main, *_MEDIA) if name in given), main)
 
 
 def _check_media(name: str, source: Tensor) -> None:
