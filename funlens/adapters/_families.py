@@ -216,7 +216,7 @@ _GPT2_BLOCK: Final = Block(
     mlp=(Mlp(path="mlp"),),
 )
 _GPT2: Final = Architecture(
-    model_types=("gpt2", "gpt-sw3", "gpt_bigcode"),
+    model_types=("gpt2", "gpt-sw3", "gpt_bigcode", "imagegpt"),
     main=Stack(block=_GPT2_BLOCK, pos_embed="wpe"),
 )
 _GPT_NEO: Final = Architecture(

@@ -16,6 +16,7 @@ from funlens.adapters._language import (
     Mlp,
     Stack,
 )
+from funlens.adapters._refits import call_projections
 
 _FEED: Final = Mlp(path="feed_forward", up="intermediate_dense", down="output_dense")
 WAV2VEC2_BLOCK: Final = Block(
@@ -141,6 +142,12 @@ def _hearing(
     )
 
 
+def _wavlm(block: Block) -> Block:
+    """The same, where a bias of the first block's goes through all."""
+    laid = with_attention(block, layout="pbd", out_layout="pbd")
+    return evolve(laid, can_skip=False)
+
+
 _LIKE_WAV2VEC2: Final = (
     "hubert",
     "unispeech",
@@ -168,13 +175,28 @@ AUDIO: Final[tuple[Architecture, ...]] = (
         ),
     ),
     _hearing(*_LIKE_WAV2VEC2, "data2vec-audio", main=WAV2VEC2_STACK),
+    _hearing(
+        "wavlm",
+        main=evolve(WAV2VEC2_STACK, block=_wavlm(WAV2VEC2_BLOCK)),
+        when={"do_stable_layer_norm": False},
+        refit=call_projections,
+    ),
+    _hearing(
+        "wavlm",
+        main=evolve(
+            WAV2VEC2_STACK,
+            block=_wavlm(WAV2VEC2_PRE_NORM),
+            ln_final="encoder.layer_norm",
+        ),
+        refit=call_projections,
+    ),
     _hearing("sew", main=_SQUEEZED),
     _hearing(
         "sew-d",
         main=evolve(
             _SQUEEZED,
             blocks="encoder.encoder.layer",
-            block=with_attention(BERT_BLOCK, pattern_changes=True),
+            block=with_attention(BERT_BLOCK, pattern_changes=True, again=True),
         ),
         no_func=dict.fromkeys(
             ("Vmap", "Grad", "Jvp"),
@@ -210,6 +232,7 @@ AUDIO: Final[tuple[Architecture, ...]] = (
             block=with_attention(PARAKEET_BLOCK, hidden=BANDED),
             embed="encoder.input_linear",
             unjoined=_GUESSES,
+            shrinks="its blocks join pairs of frames",
         ),
         unembed="ctc_head",
     ),

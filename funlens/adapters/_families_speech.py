@@ -20,7 +20,12 @@ from funlens.adapters._families_barts import (
     PRE_NORM_DECODER,
     SCALED_EMBED,
 )
-from funlens.adapters._families_common import GRANITE_STACK, PRE_NORM, SELF
+from funlens.adapters._families_common import (
+    GRANITE_STACK,
+    PRE_NORM,
+    SELF,
+    with_attention,
+)
 from funlens.adapters._families_seq2seq import PAIR, T5
 from funlens.adapters._language import Architecture, Attention, Block, Mlp, Stack
 
@@ -138,6 +143,9 @@ _SPEECH_PAIR: Final = evolve(
     },
 )
 
+_APART: Final = dict.fromkeys(
+    ("attn_scores", "pattern"), "the frames of each row attend in a call of their own"
+)
 _EAR: Final = Stack(
     blocks="audio_tower.layers",
     block=WHISPER_BLOCK,
@@ -164,15 +172,41 @@ def _amid(
 
 _AMID: Final = (
     _amid("audioflamingo3", "glmasr", "musicflamingo", "qwen2_audio", ears={}),
-    _amid("vibevoice_asr", ears={}),
+    _amid("fun_asr_nano", ears={}),
     _amid(
-        "voxtral", ears={"audio": evolve(_EAR, pos_embed="audio_tower.embed_positions")}
+        "vibevoice",
+        "vibevoice_asr",
+        ears={},
+        no_func={"Vmap": "it draws random numbers"},
     ),
+    _amid(
+        "kyutai_speech_to_text",
+        main=Stack(
+            block=evolve(
+                PRE_NORM,
+                attention=(
+                    evolve(
+                        SELF,
+                        q="q_proj.linear",
+                        k="k_proj.linear",
+                        v="v_proj.linear",
+                        o="o_proj.linear",
+                    ),
+                ),
+                mlp=(Mlp(path="mlp", up="", gate_up="fc1"),),
+            ),
+            embed="embed_tokens",
+        ),
+        ears={},
+        channels="num_codebooks",
+    ),
+    _amid("voxtral"),
     _amid(
         "qwen3_asr",
         ears={
             "audio": evolve(
                 _EAR,
+                block=with_attention(WHISPER_BLOCK, hidden=_APART),
                 ln_final="audio_tower.ln_post",
                 packed="frames of all rows",
             )
@@ -193,6 +227,7 @@ _AMID: Final = (
                 _EAR,
                 block=evolve(WHISPER_BLOCK, attention=(SELF,)),
                 ln_final="audio_tower.norm",
+                per_token=True,
             )
         },
         unpadded="its encoder hears the padding too",
@@ -213,7 +248,11 @@ SPEECH: Final[tuple[Architecture, ...]] = (
         others={"encoder": WHISPER_EAR},
     ),
     _MOONSHINE,
-    evolve(_MOONSHINE, model_types=("moonshine_streaming",)),
+    evolve(
+        _MOONSHINE,
+        model_types=("moonshine_streaming",),
+        others={"encoder": evolve(_MOONSHINE.others["encoder"], ln_final_changes=True)},
+    ),
     _CANARY,
     _SEAMLESS,
     _SPEECHT5,

@@ -314,6 +314,9 @@ class Stack:
         config: Field of the config that describes this stack, where there are several.
         same_positions: Whether its positions are the main stack's.
         given: The input without which it does not run.
+        ln_final_changes: Whether the model changes what that norm gives in place.
+        shrinks: Why a block gives fewer positions than it is given.
+        per_token: Whether it has as many positions for each of the main stack's.
         otherwise: The stack that counts where this one is not there.
         packed: What stands behind each other in its one row, where rows are not apart.
     """
@@ -336,6 +339,9 @@ class Stack:
     config: str = ""
     same_positions: bool = False
     given: str = ""
+    ln_final_changes: bool = False
+    shrinks: str = ""
+    per_token: bool = False
     otherwise: "Stack | None" = None
     packed: str = ""
 
@@ -388,6 +394,7 @@ class Architecture:
             encoder's where none are given.
         front: What the model puts in front of the positions it is given.
         codebooks: Config field that tells how many rows of ids are one row.
+        channels: Config field that tells how many ids stand at one position.
         keeps_cache: Whether it computes other bits without its cache, so that runs
             have one too.
         maskless: Why HuggingFace's own model cannot be told what is padding.
@@ -424,6 +431,7 @@ class Architecture:
     shifts: bool = False
     front: Front | None = None
     codebooks: str = ""
+    channels: str = ""
     keeps_cache: bool = False
     maskless: str = ""
     unpadded: str = ""

@@ -309,7 +309,10 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
     if ln_final and not isinstance(find(binder.module, ln_final), nn.Identity):
         visit = placed[-1][1]
         yield model_tap("ln_final_scale", ln_final, "scale", visit=visit)
-        yield model_tap("ln_final_normalized", ln_final, "out", visit=visit)
+        changes = stack.ln_final_changes
+        yield model_tap(
+            "ln_final_normalized", ln_final, "out", visit=visit, in_place=changes
+        )
 
 
 def kind_of(binder: Binder, stack: Stack, path: str, layer: int) -> Block:

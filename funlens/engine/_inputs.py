@@ -236,11 +236,11 @@ def as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
 
 
 def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> None:
-    expected_axes = 3 if inputs_embeds else 2
+    expected_axes = 3 if inputs_embeds or spec.engine.arch.channels else 2
     if source.ndim != expected_axes or 0 in source.shape:
         raise InputError(
             f"the input has shape {tuple(source.shape)}",
-            "[batch, pos], neither of them 0",
+            "[batch, pos], none of them 0",
             "Add the batch axis with `tokens[None]`",
         )
     if not inputs_embeds and (source.is_floating_point() or source.dtype == torch.bool):
