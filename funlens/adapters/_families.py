@@ -216,8 +216,13 @@ _GPT2_BLOCK: Final = Block(
     mlp=(Mlp(path="mlp"),),
 )
 _GPT2: Final = Architecture(
-    model_types=("gpt2", "gpt-sw3", "gpt_bigcode", "imagegpt"),
+    model_types=("gpt2", "gpt-sw3", "gpt_bigcode"),
     main=Stack(block=_GPT2_BLOCK, pos_embed="wpe"),
+)
+_IMAGE_GPT: Final = evolve(
+    _GPT2,
+    model_types=("imagegpt",),
+    row_padding="its classifier reads the mean of all columns",
 )
 _GPT_NEO: Final = Architecture(
     model_types=("gpt_neo",),
@@ -368,6 +373,7 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *_LLAMAS,
     *_DEEPSEEK,
     _GPT2,
+    _IMAGE_GPT,
     _GPT_NEO,
     _GPTJ,
     *_NEOX,

@@ -125,6 +125,7 @@ WAV2VEC2_STACK: Final = Stack(
     embed=("feature_projection", "layer_norm"),
     pos_embed="encoder.pos_conv_embed",
     ln_final="",
+    counts_frames=True,
 )
 """A stack of frames; positions are told apart by a convolution."""
 
@@ -164,7 +165,7 @@ _PARAKEET: Final = Stack(
     config="encoder_config",
 )
 # Frames are joined before its blocks and parted behind them.
-_SQUEEZED: Final = evolve(WAV2VEC2_STACK, embed="", pos_embed="")
+_SQUEEZED: Final = evolve(WAV2VEC2_STACK, embed="", pos_embed="", counts_frames=False)
 
 AUDIO: Final[tuple[Architecture, ...]] = (
     _hearing(

@@ -177,7 +177,7 @@ _AMID: Final = (
         "vibevoice",
         "vibevoice_asr",
         ears={},
-        no_func={"Vmap": "it draws random numbers"},
+        noisy=("input_values",),
     ),
     _amid(
         "kyutai_speech_to_text",

@@ -315,6 +315,8 @@ class Stack:
         same_positions: Whether its positions are the main stack's.
         given: The input without which it does not run.
         ln_final_changes: Whether the model changes what that norm gives in place.
+        counts_frames: Whether HuggingFace's model tells how many positions so many
+            samples of sound make.
         shrinks: Why a block gives fewer positions than it is given.
         per_token: Whether it has as many positions for each of the main stack's.
         otherwise: The stack that counts where this one is not there.
@@ -340,6 +342,7 @@ class Stack:
     same_positions: bool = False
     given: str = ""
     ln_final_changes: bool = False
+    counts_frames: bool = False
     shrinks: str = ""
     per_token: bool = False
     otherwise: "Stack | None" = None
@@ -395,6 +398,7 @@ class Architecture:
         front: What the model puts in front of the positions it is given.
         codebooks: Config field that tells how many rows of ids are one row.
         channels: Config field that tells how many ids stand at one position.
+        noisy: Inputs beside which it draws from the global generator.
         keeps_cache: Whether it computes other bits without its cache, so that runs
             have one too.
         maskless: Why HuggingFace's own model cannot be told what is padding.
@@ -432,6 +436,7 @@ class Architecture:
     front: Front | None = None
     codebooks: str = ""
     channels: str = ""
+    noisy: tuple[str, ...] = ()
     keeps_cache: bool = False
     maskless: str = ""
     unpadded: str = ""

@@ -14,6 +14,7 @@ from funlens.adapters import (
     Stack,
     active_transforms,
     encode,
+    frame_counts,
     is_functional,
     padding_mask,
 )
@@ -35,12 +36,14 @@ class Frame:
         n_pos: Columns.
         starts: First real column of each row; None if nothing is padded.
         stops: Column after each row's last real one.
+        is_ragged: Whether rows are padded, and only the run tells where.
     """
 
     batch: int
     n_pos: int
     starts: tuple[int, ...] | None = None
     stops: tuple[int, ...] | None = None
+    is_ragged: bool = False
 
 
 UNKNOWN: Final = Frame(batch=0, n_pos=0)
@@ -92,6 +95,7 @@ def prepare(
     _check_transforms(spec)
     given = as_mapping(spec, inputs)
     _check_names(spec, given)
+    _check_noise(spec, given)
     if attention_mask is not None:
         given["attention_mask"] = attention_mask.to(spec.device)
     source = given.get("input_ids", given.get("inputs_embeds"))
@@ -134,8 +138,7 @@ def _without_tokens(spec: ModelSpec, given: Mapping[str, Any]) -> Prepared:
             "Pass text, a token tensor, or what the tokenizer or processor returns",
         )
     _check_media(main, source)
-    is_one_row = bool(spec.engine.stack("").packed)
-    frame = Frame(batch=1 if is_one_row else source.shape[0], n_pos=0)
+    frame = _media_frame(spec, source, given.get("attention_mask"))
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
     return _with_decoder(spec, dict(given), frame)
@@ -145,6 +148,20 @@ def _media_name(spec: ModelSpec, given: Mapping[str, Any]) -> str:
     """Name the input that holds pictures or sound; some classes name another."""
     main = str(getattr(spec.module, "main_input_name", "input_ids"))
     return next((name for name in (main, *_MEDIA) if name in given), main)
+
+
+def _media_frame(spec: ModelSpec, source: Tensor, mask: Tensor | None) -> Frame:
+    """Find what can be told of positions that are made of pictures or sound."""
+    machinery: Machinery = spec.engine
+    name = "encoder" if spec.is_encoder_decoder else ""
+    stack = machinery.stack(name)
+    batch = 1 if stack.packed else source.shape[0]
+    if mask is None or bool(mask.all()):
+        return Frame(batch=batch, n_pos=0)
+    if not stack.counts_frames:
+        return Frame(batch=batch, n_pos=0, is_ragged=True)
+    n_pos, *stops = frame_counts(spec.module, (mask.shape[1], *_ints(mask.sum(1))))
+    return Frame(batch=batch, n_pos=n_pos, starts=(0,) * batch, stops=tuple(stops))
 
 
 def _check_media(name: str, source: Tensor) -> None:
@@ -296,6 +313,18 @@ def _check_names(spec: ModelSpec, given: Mapping[str, Any]) -> None:
                 f"{spec.model_type} takes no input {name!r}",
                 f"names such as {', '.join(nearest(name, known))}",
                 "Leave it out, or correct the name",
+            )
+
+
+def _check_noise(spec: ModelSpec, given: Mapping[str, Any]) -> None:
+    """Refuse inputs beside which the model draws from the global generator."""
+    noisy: tuple[str, ...] = spec.engine.arch.noisy
+    for name in noisy:
+        if given.get(name) is not None:
+            raise InputError(
+                f"beside `{name}` it draws noise from torch's global generator",
+                "inputs that it reads without noise",
+                "Make the embeddings yourself, and pass `inputs_embeds`",
             )
 
 

@@ -13,6 +13,7 @@ from funlens.data import (
     PerRow,
     Selection,
     Site,
+    Span,
     axis_of,
     columns,
     drops_axis,
@@ -156,6 +157,7 @@ def resolved(
         size = sizes[axis] or (frame.n_pos if axis == "key" else 0)
         if not size:
             _check_rows(site, chosen, frame)
+            _check_ends(site, chosen, frame)
             found.append(Axis(at=at, dropped=dropped, later=chosen, site=str(site)))
             continue
         padded = word in POSITION_WORDS
@@ -184,6 +186,22 @@ def _check_rows(site: Site, chosen: Selection, frame: Frame) -> None:
     if isinstance(chosen, PerRow) and frame.batch not in {0, len(chosen.indices)}:
         problem = f"{len(chosen.indices)} rows are selected on a batch of {frame.batch}"
         raise SelectionError(str(site), problem, "one index for each row")
+
+
+def _check_ends(site: Site, chosen: Selection, frame: Frame) -> None:
+    """Refuse to count from the end of rows that end nobody knows where."""
+    ends = [*_numbers(chosen), *(chosen.indices if isinstance(chosen, PerRow) else ())]
+    if isinstance(chosen, Span):
+        ends += [
+            end or 0
+            for end in (chosen.start, -1 if chosen.stop is None else chosen.stop)
+        ]
+    if frame.is_ragged and any(end < 0 for end in ends):
+        problem = f"{chosen} counts from the end of rows that are padded"
+        expected = (
+            "positions counted from the start, as only the run tells where rows end"
+        )
+        raise SelectionError(str(site), problem, expected)
 
 
 def _place(axis: Axis) -> int:
