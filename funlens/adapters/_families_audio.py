@@ -126,6 +126,7 @@ WAV2VEC2_STACK: Final = Stack(
     pos_embed="encoder.pos_conv_embed",
     ln_final="",
     counts_frames=True,
+    embed_changes=True,  # where frames are padding
 )
 """A stack of frames; positions are told apart by a convolution."""
 

@@ -7,6 +7,7 @@ from attrs import evolve
 from funlens.adapters._families_common import SELF, with_attention
 from funlens.adapters._language import Architecture, Attention, Block, Mlp, Stack
 from funlens.adapters._refits import show_scaled
+from funlens.adapters._tree import find
 
 _SPLIT: Final = Attention(
     path="attention.attention",
@@ -87,8 +88,19 @@ INTERNVL_STACK: Final = evolve(
 """A stack of InternVL's blocks, once `show_scaled` gave them two modules more."""
 
 
+def _compares(module: Any) -> str:
+    """Tell whether a model compares pictures and texts, with a stack for each."""
+    if find(module, "text_model") is None:
+        return ""
+    return (
+        "it compares pictures and texts, and neither of its two stacks is the main "
+        "one. Describe its `vision_model` or its `text_model`"
+    )
+
+
 def _seeing(*model_types: str, main: Stack = VIT_STACK, **words: Any) -> Architecture:
     """A table of one stack whose patches see each other."""
+    words = {"refusal": _compares, **words}
     return Architecture(model_types=model_types, main=main, is_causal=False, **words)
 
 

@@ -177,7 +177,7 @@ class Trace:
         passed = new
         for edit in step.backward:
             passed = self._turned(edit, passed, window=window)
-        if self.links and step.tap.in_place and passed is not value:
+        if step.tap.in_place and passed is not value:  # it may be the caller's own
             passed = passed.clone()
         return new, passed
 
