@@ -149,7 +149,7 @@ BERTS: Final[tuple[Architecture, ...]] = (
             block=Block(
                 attention=(
                     Attention(
-                        path="attention", added="attention.dense", has_rotary=False
+                        path="attention", added="dense", has_rotary=False
                     ),
                 ),
                 mid=("out", "attention"),

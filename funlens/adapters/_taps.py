@@ -387,7 +387,8 @@ class _Layer:
             if tap.site.part not in self.block.hidden
             and not (self.block.streams and tap.site.part in _ADDED)
         ]
-        shared = [tap for tap in taps if tap.site.part in _ADDED]
+        outs = _ADDED - {"resid_mid"}
+        shared = [tap for tap in taps if tap.site.part in outs]
         for tap in taps:
             same = [each for each in shared if each.point == tap.point]
             again = len(same) > 1 and tap in same  # one module, once for each part
