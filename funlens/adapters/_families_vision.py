@@ -7,6 +7,7 @@ from attrs import evolve
 from funlens.adapters._families_common import SELF, with_attention
 from funlens.adapters._language import Architecture, Attention, Block, Mlp, Stack
 from funlens.adapters._refits import show_scaled
+from funlens.adapters._spelling import OUT
 from funlens.adapters._tree import find
 
 _SPLIT: Final = Attention(
@@ -87,6 +88,48 @@ INTERNVL_STACK: Final = evolve(
 )
 """A stack of InternVL's blocks, once `show_scaled` gave them two modules more."""
 
+_MERGED: Final = "patches are merged between its stages"
+_REDUCED: Final = Attention(
+    path="attention.self",
+    o="/attention.output.dense",
+    added="/attention.output.dense",
+    has_rotary=False,
+    more_keys="keys stand for several patches each",
+)
+_STAGED_BLOCK: Final = evolve(
+    VIT_BLOCK,
+    ln1=("layernorm_before", "layer_norm_1"),
+    attention=(_REDUCED, evolve(_REDUCED, path="attention", o=OUT, added="")),
+    ln2=("layernorm_after", "layer_norm_2"),
+    mlp=(
+        Mlp(path="mlp", up=("dense1", "fc1"), down=("dense2", "fc2")),
+        VIT_BLOCK.mlp[1],
+    ),
+)
+_STAGED: Final = Stack(
+    blocks=("encoder.layers.*.blocks", "stages.*.blocks", "encoder.block.*"),
+    block=_STAGED_BLOCK,
+    embed="embeddings",
+    ln_final=("layernorm", "encoder.layer_norm"),
+    unjoined=_MERGED,
+    shrinks=_MERGED,
+    sized_by="layernorm_before",
+)
+_WINDOWED: Final = dict.fromkeys(
+    (
+        *("attn_in", "q", "k", "v", "attn_scores", "pattern"),
+        *("z", "head_result", "attn_proj"),
+    ),
+    "windows are rows of their own there, in an order of their own",
+)
+_IN_WINDOWS: Final = tuple(
+    evolve(words, added="/drop_path", hidden=_WINDOWED)
+    for words in (
+        evolve(_SPLIT, path="attention.self"),
+        evolve(SELF, has_rotary=False),
+    )
+)
+
 
 def _compares(module: Any) -> str:
     """Tell whether a model compares pictures and texts, with a stack for each."""
@@ -161,6 +204,29 @@ VISION: Final[tuple[Architecture, ...]] = (
         no_func={
             "Jvp": "what pools its patches calls a kernel without that derivative"
         },
+    ),
+    _seeing("pvt", "pvt_v2", main=evolve(_STAGED, sized_by="layer_norm_1")),
+    _seeing("segformer", main=_STAGED),
+    _seeing(
+        "donut-swin",
+        "swin",
+        biased_masks=True,
+        main=evolve(_STAGED, block=evolve(_STAGED_BLOCK, attention=_IN_WINDOWS)),
+    ),
+    _seeing(
+        "swinv2",
+        main=evolve(
+            _STAGED,
+            block=evolve(
+                _STAGED_BLOCK,
+                ln1="",
+                attention=_IN_WINDOWS,
+                ln1_post="layernorm_before",
+                mid=("in", "intermediate"),
+                ln2="",
+                ln2_post="layernorm_after",
+            ),
+        ),
     ),
     _seeing(
         "pixtral",

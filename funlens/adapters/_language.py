@@ -315,6 +315,7 @@ class Stack:
         same_positions: Whether its positions are the main stack's.
         given: The input without which it does not run.
         ln_final_changes: Whether the model changes what that norm gives in place.
+        sized_by: A norm below each block that tells its width, where blocks differ.
         counts_frames: Whether HuggingFace's model tells how many positions so many
             samples of sound make.
         shrinks: Why a block gives fewer positions than it is given.
@@ -342,6 +343,7 @@ class Stack:
     same_positions: bool = False
     given: str = ""
     ln_final_changes: bool = False
+    sized_by: str = ""
     counts_frames: bool = False
     shrinks: str = ""
     per_token: bool = False

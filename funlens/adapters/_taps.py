@@ -151,8 +151,18 @@ class Binder:
 
     @property
     def width(self) -> int:
-        """Width of the main stack's stream."""
+        """Width of the main stack's stream, where blocks differ that of the last."""
+        main = self.arch.main
+        if main.sized_by:
+            return self.width_at(main, blocks_of(self, main)[-1])
         return self.sizes.width(self.config)
+
+    def width_at(self, stack: Stack, path: str) -> int:
+        """Width of the stream at a stack's block."""
+        norm: Any = find(self.module, joined(path, stack.sized_by))
+        if stack.sized_by and norm is not None:
+            return int(norm.weight.shape[-1])
+        return self.sizes.width(self.config_of(stack))
 
     @property
     def has_encoder(self) -> bool:
@@ -227,8 +237,8 @@ def _listed(binder: Binder, blocks: Path) -> tuple[str, ...]:
 
 def _children(module: nn.Module, path: str) -> Iterator[str]:
     """List what the lists at a path hold, `*` standing for every child that fits."""
-    before, _, after = path.partition("*")
-    if not after:
+    before, star, after = path.partition("*")
+    if not star:
         found = find(module, path)
         if isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
             yield from (f"{path}.{name}" for name, _ in found.named_children())
@@ -270,13 +280,14 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         )
         for layer, (path, visit) in enumerate(placed)
     ]
-    width = {"d_model": binder.sizes.width(config)}
+    first, last = (binder.width_at(stack, placed[end][0]) for end in (0, -1))
 
     def model_tap(part: str, path: str, side: Side, **more: Any) -> Tap:
         site = Site(part=part, stack=name)
         at = find(binder.module, path)
         own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
-        sizes = {**width, **own, "one": 1}
+        width = first if part.endswith("embed") else last
+        sizes = {"d_model": width, **own, "one": 1}
         front = stack is binder.arch.main and binder.arch.front is not None
         more = {
             "front": front,
@@ -362,7 +373,7 @@ class _Layer:
         site = Site(part=part, layer=self.layer, stack=self.stack)
         sizes = {
             "one": 1,
-            "d_model": self.binder.sizes.width(self.config),
+            "d_model": self.binder.width_at(self.words, self.path),
             **more.pop("sizes", {}),
         }
         more.setdefault("layout", "bpd" if side in _SQUARE else self.words.layout)

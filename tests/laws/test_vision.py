@@ -11,13 +11,14 @@ import funlens as fl
 from funlens.errors import (
     ConflictError,
     InputError,
+    OptionError,
     SelectionError,
     ShapeError,
     UnsupportedConfigError,
 )
 from funlens.testing import RECIPES, Recipe, tiny_hf_model, tiny_inputs
 
-_PATCHES_MERGE: Final = "its stages have other widths and ever fewer patches"
+_WITHIN: Final = "patches are merged, or convolved, within its blocks"
 _TWO_TOWERS: Final = "it compares a picture and a text: two main stacks"
 # Without a table, or with one for another class of theirs, and why.
 WITHOUT: Final = {
@@ -26,31 +27,19 @@ WITHOUT: Final = {
     "blip-base": _TWO_TOWERS,
     "chinese_clip-base": _TWO_TOWERS,
     "clip-base": _TWO_TOWERS,
-    "cvt-base": _PATCHES_MERGE,
-    "cvt-image_classifier": _PATCHES_MERGE,
-    "donut-swin-base": _PATCHES_MERGE,
-    "donut-swin-image_classifier": _PATCHES_MERGE,
+    "cvt-base": _WITHIN,
+    "cvt-image_classifier": _WITHIN,
     "flava-base": _TWO_TOWERS,
-    "hiera-base": _PATCHES_MERGE,
-    "hiera-image_classifier": _PATCHES_MERGE,
-    "levit-base": _PATCHES_MERGE,
-    "levit-image_classifier": _PATCHES_MERGE,
+    "hiera-base": _WITHIN,
+    "hiera-image_classifier": _WITHIN,
+    "levit-base": _WITHIN,
+    "levit-image_classifier": _WITHIN,
     "metaclip_2-base": _TWO_TOWERS,
     "perceiver-base": "its stream holds latents, not positions",
     "perceiver-image_classifier": "its stream holds latents, not positions",
-    "pvt-base": _PATCHES_MERGE,
-    "pvt-image_classifier": _PATCHES_MERGE,
-    "pvt_v2-base": _PATCHES_MERGE,
-    "pvt_v2-image_classifier": _PATCHES_MERGE,
-    "segformer-base": _PATCHES_MERGE,
-    "segformer-image_classifier": _PATCHES_MERGE,
     "shieldgemma2-image_classifier": "its logits are two words of a language model's",
     "siglip-base": _TWO_TOWERS,
     "siglip2-base": _TWO_TOWERS,
-    "swin-base": _PATCHES_MERGE,
-    "swin-image_classifier": _PATCHES_MERGE,
-    "swinv2-base": _PATCHES_MERGE,
-    "swinv2-image_classifier": _PATCHES_MERGE,
     "timesformer-base": "it attends over frames and over patches in turn",
     "tipsv2-base": _TWO_TOWERS,
     "vitdet-base": "its stream is a grid of patches, not a row",
@@ -71,6 +60,7 @@ A_FEW: Final = frozenset(
         "internvl_vision-base",
         "mlcd_vision_model-base",
         "pixtral-base",
+        "segformer-base",
         "vit-image_classifier",
     }
 )
@@ -100,6 +90,19 @@ def test_the_rest_is_without_a_table() -> None:
     # two classes of these have a table each, and theirs is another
     apart = {row.model_type for row in SEEING if row.name in WITHOUT} & KNOWN
     assert {"clip", "metaclip_2", "siglip", "siglip2"} <= apart
+
+
+def test_stages_have_sizes_of_their_own() -> None:
+    """Where patches are merged, each layer has its own width and positions."""
+    name = "swin-base"
+    spec, picture = fl.from_module(tiny_hf_model(name)), tiny_inputs(name)
+    _, cache = fl.run_with_cache(spec, picture)
+    sizes = [tuple(cache[fl.resid_post(layer)].shape) for layer in range(2)]
+    assert [(2, 64, 8), (2, 16, 16)] == sizes
+    declared = {info.site: info.shape for info in fl.sites(spec)}
+    assert 8 == declared[fl.attn_out(0)][-1]
+    with pytest.raises(OptionError, match="merged between its stages"):
+        fl.run(spec, picture, start_at_layer=1, residual=cache[fl.resid_pre(1)])
 
 
 def test_two_towers_are_refused() -> None:
