@@ -166,7 +166,9 @@ _PARAKEET: Final = Stack(
     config="encoder_config",
 )
 # Frames are joined before its blocks and parted behind them.
-_SQUEEZED: Final = evolve(WAV2VEC2_STACK, embed="", pos_embed="", counts_frames=False)
+_SQUEEZED: Final = evolve(
+    WAV2VEC2_STACK, embed="", pos_embed="", counts_frames=False, squeezes=True
+)
 
 AUDIO: Final[tuple[Architecture, ...]] = (
     _hearing(

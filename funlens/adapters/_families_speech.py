@@ -121,6 +121,7 @@ _SPEECHT5: Final = Architecture(
             block=WAV2VEC2_BLOCK,
             embed="encoder.prenet.feature_projection",
             pos_embed="encoder.prenet.pos_conv_embed",
+            counts_frames=False,
         )
     },
 )
@@ -138,6 +139,7 @@ _SPEECH_PAIR: Final = evolve(
             blocks="encoder.encoder.layers",
             embed="encoder.feature_projection",
             pos_embed="encoder.encoder.pos_conv_embed",
+            counts_frames=False,
             config="encoder",
         )
     },

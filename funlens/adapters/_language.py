@@ -319,6 +319,7 @@ class Stack:
         counts_frames: Whether HuggingFace's model tells how many positions so many
             samples of sound make.
         shrinks: Why a block gives fewer positions than it is given.
+        squeezes: Whether it has fewer positions than what the model returns.
         per_token: Whether it has as many positions for each of the main stack's.
         otherwise: The stack that counts where this one is not there.
         packed: What stands behind each other in its one row, where rows are not apart.
@@ -346,6 +347,7 @@ class Stack:
     sized_by: str = ""
     counts_frames: bool = False
     shrinks: str = ""
+    squeezes: bool = False
     per_token: bool = False
     otherwise: "Stack | None" = None
     packed: str = ""

@@ -80,14 +80,18 @@ def dry_run(
 def measured(spec: ModelSpec, prepared: Prepared) -> Prepared:
     """Find how many positions the main stack has, where inputs do not tell.
 
-    Costs a run on tensors without values, but where it would need values.
+    Costs a run on tensors without values. Nothing is found where that would need
+    values, or where layers differ in their positions.
     """
     from torch._subclasses.fake_tensor import (
         DataDependentOutputException,
         DynamicOutputShapeException,
     )
 
-    if prepared.main.n_pos or spec.engine.is_offloaded:
+    machinery: Machinery = spec.engine
+    main = machinery.stack("")
+    differ = bool(main.shrinks) or main.squeezes
+    if prepared.main.n_pos or differ or machinery.is_offloaded:
         return prepared
     entering = ENTERING[spec.n_streams > 1]
     first = Site(part=entering, layer=0)

@@ -143,6 +143,9 @@ def test_ends_that_nobody_knows_are_not_counted_from() -> None:
     mask[1, 60:] = 0
     given = {"input_values": wave, "attention_mask": mask}
     fl.run(spec, given, [fl.Zero(fl.resid_post(0, pos=0))])
+    wave_only = {"input_values": wave}
+    n_pos = fl.run(spec, wave_only).shape[1]  # more than the frames within
+    fl.check(spec, wave_only, [fl.Zero(fl.logits(pos=n_pos - 1))])
     for pos in (-1, slice(1, None), slice(-2, 4)):
         with pytest.raises(SelectionError, match="end of rows"):
             fl.run(spec, given, [fl.Zero(fl.resid_post(0, pos=pos))])

@@ -101,6 +101,10 @@ def test_stages_have_sizes_of_their_own() -> None:
     assert [(2, 64, 8), (2, 16, 16)] == sizes
     declared = {info.site: info.shape for info in fl.sites(spec)}
     assert 8 == declared[fl.attn_out(0)][-1]
+    for layer, shape in enumerate(sizes):
+        edit = fl.Set(fl.resid_post(layer), torch.zeros(shape))
+        fl.check(spec, picture, [edit])
+        fl.dry_run(spec, picture, [edit], capture=[fl.resid_post])
     with pytest.raises(OptionError, match="merged between its stages"):
         fl.run(spec, picture, start_at_layer=1, residual=cache[fl.resid_pre(1)])
 
