@@ -11,6 +11,7 @@ from funlens.adapters._directions import tokens_to_directions
 from funlens.adapters._draft import Draft
 from funlens.adapters._encoding import Encoded, encode, to_single_token, to_tokens
 from funlens.adapters._families import ARCHITECTURES
+from funlens.adapters._frames import frame_counts
 from funlens.adapters._generation import generation_options, versions
 from funlens.adapters._language import (
     Architecture,
@@ -185,6 +186,7 @@ __all__ = [
     "exchanged",
     "find",
     "form_of",
+    "frame_counts",
     "from_module",
     "from_tracr",
     "generation_options",

@@ -26,7 +26,7 @@ def attend(
 
     active = ACTIVE.get()
     path = module.__dict__.get("funlens_path", "")
-    base = module.__dict__.get("funlens_base", "eager")
+    base = module.__dict__.get("funlens_base") or "eager"
     if active is None:
         watched = False
     else:

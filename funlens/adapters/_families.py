@@ -4,10 +4,13 @@ from typing import Final
 
 from attrs import evolve
 
+from funlens.adapters._families_audio import AUDIO
 from funlens.adapters._families_barts import BARTS
 from funlens.adapters._families_berts import BERTS
 from funlens.adapters._families_common import (
     AFTER_NORM,
+    GRANITE,
+    GRANITE_STACK,
     PARALLEL,
     PRE_NORM,
     SANDWICH,
@@ -20,7 +23,9 @@ from funlens.adapters._families_layouts import LAYOUTS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
 from funlens.adapters._families_seq2seq import SEQ2SEQ
+from funlens.adapters._families_speech import SPEECH
 from funlens.adapters._families_streams import STREAMS
+from funlens.adapters._families_vision import VISION
 from funlens.adapters._language import (
     Architecture,
     Attention,
@@ -31,11 +36,6 @@ from funlens.adapters._language import (
 )
 from funlens.adapters._toy_tables import TOYS
 
-_GRANITE: Final = evolve(
-    PRE_NORM,
-    multiplier="residual_multiplier",
-    beside=(Mlp(path="shared_mlp"),),
-)
 _GLM4: Final = evolve(
     PRE_NORM, ln1_post="post_self_attn_layernorm", ln2_post="post_mlp_layernorm"
 )
@@ -113,20 +113,14 @@ _LLAMAS: Final = (
         block=with_attention(PRE_NORM, fused=Fused(path="qkv_proj")),
     ),
     Architecture(
-        model_types=(
-            "granite",
-            "granitemoe",
-            "granitemoeshared",
-            "granite_speech",
-            "granite_speech_plus",
-        ),
-        main=Stack(block=_GRANITE, embed_multiplier="embedding_multiplier"),
+        model_types=("granite", "granitemoe", "granitemoeshared"),
+        main=GRANITE_STACK,
     ),
     Architecture(
         model_types=("granite_swa", "granitemoe_swa"),
         main=Stack(
             block=with_attention(
-                _GRANITE, changes="a learned sink scales the mixed heads"
+                GRANITE, changes="a learned sink scales the mixed heads"
             ),
             embed_multiplier="embedding_multiplier",
         ),
@@ -224,6 +218,11 @@ _GPT2_BLOCK: Final = Block(
 _GPT2: Final = Architecture(
     model_types=("gpt2", "gpt-sw3", "gpt_bigcode"),
     main=Stack(block=_GPT2_BLOCK, pos_embed="wpe"),
+)
+_IMAGE_GPT: Final = evolve(
+    _GPT2,
+    model_types=("imagegpt",),
+    row_padding="its classifier reads the mean of all columns",
 )
 _GPT_NEO: Final = Architecture(
     model_types=("gpt_neo",),
@@ -374,6 +373,7 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *_LLAMAS,
     *_DEEPSEEK,
     _GPT2,
+    _IMAGE_GPT,
     _GPT_NEO,
     _GPTJ,
     *_NEOX,
@@ -390,6 +390,9 @@ ARCHITECTURES: Final[tuple[Architecture, ...]] = (
     *RARE,
     *STREAMS,
     *LAYOUTS,
+    *VISION,
+    *AUDIO,
+    *SPEECH,
     *TOYS,
 )
 """Every table; of several for one model type, the first whose `when` holds counts."""

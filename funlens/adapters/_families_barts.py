@@ -21,7 +21,7 @@ from funlens.adapters._language import (
 )
 
 _CROSS: Final = Attention(path=("encoder_attn", "cross_attention"), has_rotary=False)
-_BART_BLOCK: Final = Block(
+BART_BLOCK: Final = Block(
     attention=(Attention(path="self_attn", has_rotary=False),),
     cross=(_CROSS,),
     mid=("out", "self_attn_layer_norm"),
@@ -29,8 +29,8 @@ _BART_BLOCK: Final = Block(
     mlp=(Mlp(),),
     stream_norm=True,
 )
-_BART_PRE_NORM: Final = evolve(
-    _BART_BLOCK,
+BART_PRE_NORM: Final = evolve(
+    BART_BLOCK,
     ln1="self_attn_layer_norm",
     mid=None,
     cross_mid="",
@@ -39,7 +39,7 @@ _BART_PRE_NORM: Final = evolve(
 )
 _DECODER: Final = Stack(
     blocks=("decoder.layers", "text_decoder.layers", "layers"),
-    block=_BART_BLOCK,
+    block=BART_BLOCK,
     embed=("decoder.embed_tokens", "text_decoder.embed_tokens", "embed_tokens"),
     pos_embed=(
         "decoder.embed_positions",
@@ -50,19 +50,19 @@ _DECODER: Final = Stack(
 )
 _ENCODER: Final = Stack(
     blocks=("encoder.layers", "text_encoder.layers"),
-    block=_BART_BLOCK,
+    block=BART_BLOCK,
     embed=("encoder.embed_tokens", "text_encoder.embed_tokens"),
     pos_embed=("encoder.embed_positions", "text_encoder.embed_positions"),
     ln_final="",
 )
-_PRE_NORM_DECODER: Final = evolve(
+PRE_NORM_DECODER: Final = evolve(
     _DECODER,
-    block=_BART_PRE_NORM,
+    block=BART_PRE_NORM,
     ln_final=("decoder.layer_norm", "text_decoder.layer_norm", "layer_norm"),
 )
 _PRE_NORM_ENCODER: Final = evolve(
     _ENCODER,
-    block=_BART_PRE_NORM,
+    block=BART_PRE_NORM,
     ln_final=("encoder.layer_norm", "text_encoder.layer_norm"),
 )
 _BART: Final = Architecture(
@@ -73,36 +73,36 @@ _BART: Final = Architecture(
 )
 _MBART: Final = Architecture(
     model_types=("mbart",),
-    main=_PRE_NORM_DECODER,
+    main=PRE_NORM_DECODER,
     others={"encoder": _PRE_NORM_ENCODER},
     shifts=True,
 )
-_SCALED: Final = "sqrt(d_model) if scale_embedding"
+SCALED_EMBED: Final = "sqrt(d_model) if scale_embedding"
 
 
 def _scaled(table: Architecture, *model_types: str, shifts: bool) -> Architecture:
     """The same, where the model scales the embedding outside of its module."""
-    encoder = evolve(table.others["encoder"], embed_multiplier=_SCALED)
+    encoder = evolve(table.others["encoder"], embed_multiplier=SCALED_EMBED)
     return evolve(
         table,
         model_types=model_types,
-        main=evolve(table.main, embed_multiplier=_SCALED),
+        main=evolve(table.main, embed_multiplier=SCALED_EMBED),
         others={"encoder": encoder},
         shifts=shifts,
     )
 
 
-_M2M: Final = evolve(
+M2M: Final = evolve(
     _MBART,
     model_types=("m2m_100",),
-    main=evolve(_PRE_NORM_DECODER, counts_tokens=True),
+    main=evolve(PRE_NORM_DECODER, counts_tokens=True),
     others={"encoder": evolve(_PRE_NORM_ENCODER, counts_tokens=True)},
     shifts=False,
 )
-_WITH_FFN: Final = evolve(_BART_PRE_NORM, mlp=(Experts(path="ffn"), Mlp(path="ffn")))
+BART_WITH_FFN: Final = evolve(BART_PRE_NORM, mlp=(Experts(path="ffn"), Mlp(path="ffn")))
 # Its experts read the mask that eager attention adds.
 _NLLB: Final = evolve(
-    with_attention(_WITH_FFN, asks_by_name=True),
+    with_attention(BART_WITH_FFN, asks_by_name=True),
     cross=(evolve(_CROSS, asks_by_name=True),),
 )
 _BIG_BIRD: Final = Attention(path="self_attn.self", asks_by_name=True, has_rotary=False)
@@ -114,7 +114,7 @@ _LED: Final = evolve(
         "encoder": evolve(
             _ENCODER,
             block=evolve(
-                _BART_BLOCK,
+                BART_BLOCK,
                 attention=(
                     Attention(
                         path="self_attn.longformer_self_attn",
@@ -151,7 +151,7 @@ _FSMT: Final = evolve(
     model_types=("fsmt",),
     main=evolve(
         _DECODER,
-        embed_multiplier=_SCALED,
+        embed_multiplier=SCALED_EMBED,
         counts_tokens=True,
         layout="pbd",
     ),
@@ -160,7 +160,7 @@ _FSMT: Final = evolve(
     others={
         "encoder": evolve(
             _ENCODER,
-            embed_multiplier=_SCALED,
+            embed_multiplier=SCALED_EMBED,
             counts_tokens=True,
             layout="pbd",
         )
@@ -176,19 +176,13 @@ BARTS: Final[tuple[Architecture, ...]] = (
     _MBART,
     evolve(_MBART, model_types=("blenderbot",), shifts=False),
     _scaled(_MBART, "pegasus", shifts=False),
-    Architecture(model_types=("whisper", "biogpt", "xglm"), main=_PRE_NORM_DECODER),
-    _M2M,
+    Architecture(model_types=("biogpt", "xglm"), main=PRE_NORM_DECODER),
+    M2M,
     evolve(
-        _M2M,
-        model_types=("seamless_m4t", "seamless_m4t_v2"),
-        main=evolve(_M2M.main, block=_WITH_FFN),
-        others={"encoder": evolve(_M2M.others["encoder"], block=_WITH_FFN)},
-    ),
-    evolve(
-        _M2M,
+        M2M,
         model_types=("nllb-moe",),
-        main=evolve(_M2M.main, block=_NLLB),
-        others={"encoder": evolve(_M2M.others["encoder"], block=_NLLB)},
+        main=evolve(M2M.main, block=_NLLB),
+        others={"encoder": evolve(M2M.others["encoder"], block=_NLLB)},
         mixes_rows="its experts take so many tokens of all rows",
         no_func=ROUTED,
         refusal=draws,
@@ -198,7 +192,7 @@ BARTS: Final[tuple[Architecture, ...]] = (
         main=evolve(
             _DECODER,
             block=evolve(
-                _BART_PRE_NORM,
+                BART_PRE_NORM,
                 attention=(evolve(_BIG_BIRD, path="self_attn"),),
                 cross=(evolve(_CROSS, asks_by_name=True),),
             ),
@@ -208,7 +202,7 @@ BARTS: Final[tuple[Architecture, ...]] = (
             "encoder": evolve(
                 _ENCODER,
                 block=evolve(
-                    _BART_PRE_NORM,
+                    BART_PRE_NORM,
                     attention=(
                         evolve(
                             _BIG_BIRD,

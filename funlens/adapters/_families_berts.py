@@ -148,9 +148,7 @@ BERTS: Final[tuple[Architecture, ...]] = (
             blocks="encoder.albert_layer_groups.turn*.albert_layers",
             block=Block(
                 attention=(
-                    Attention(
-                        path="attention", added="attention.dense", has_rotary=False
-                    ),
+                    Attention(path="attention", added="dense", has_rotary=False),
                 ),
                 mid=("out", "attention"),
                 mlp=(Mlp(up="ffn", down="ffn_output", added="ffn_output"),),

@@ -40,6 +40,12 @@ SANDWICH: Final = evolve(
 )
 AFTER_NORM: Final = evolve(SANDWICH, ln1="", ln2="", mid=("in", "mlp"))
 PARALLEL: Final = evolve(PRE_NORM, ln2="", parallel=True)
+GRANITE: Final = evolve(
+    PRE_NORM,
+    multiplier="residual_multiplier",
+    beside=(Mlp(path="shared_mlp"),),
+)
+GRANITE_STACK: Final = Stack(block=GRANITE, embed_multiplier="embedding_multiplier")
 ROUTED: Final[Mapping[str, str]] = dict.fromkeys(
     ("Vmap", "Grad", "Jvp"), "each run of its routers sets the weights' own dtype anew"
 )

@@ -1,4 +1,4 @@
-"""The tables of T5, of pairs of two models, and of decoders that hear."""
+"""The tables of T5, and of pairs of two models."""
 
 from typing import Final
 
@@ -7,11 +7,9 @@ from attrs import evolve
 from funlens.adapters._families_berts import BERT_BLOCK
 from funlens.adapters._families_common import (
     BANDED,
-    PRE_NORM,
     ROUTED,
     SANDWICH,
     casts,
-    causal,
     with_attention,
 )
 from funlens.adapters._language import (
@@ -41,7 +39,7 @@ def _t5_block(*, last: int) -> Block:
     )
 
 
-_T5: Final = Architecture(
+T5: Final = Architecture(
     model_types=("mt5", "t5", "umt5"),
     biased_masks=True,
     main=Stack(
@@ -61,7 +59,7 @@ _T5: Final = Architecture(
 )
 
 _SWITCH: Final = evolve(
-    _T5, model_types=("switch_transformers",), no_func=ROUTED, refusal=casts
+    T5, model_types=("switch_transformers",), no_func=ROUTED, refusal=casts
 )
 
 _LOCAL: Final = Attention(
@@ -71,11 +69,11 @@ _TRANSIENT: Final = evolve(
     _LOCAL, path="layer.0.TransientGlobalSelfAttention", again=True
 )
 _LONG_T5: Final = evolve(
-    _T5,
+    T5,
     model_types=("longt5",),
     others={
         "encoder": evolve(
-            _T5.others["encoder"], block=evolve(_t5_block(last=1), attention=(_LOCAL,))
+            T5.others["encoder"], block=evolve(_t5_block(last=1), attention=(_LOCAL,))
         )
     },
 )
@@ -84,7 +82,7 @@ _LONG_T5_GLOBAL: Final = evolve(
     when={"encoder_attention_type": "transient-global"},
     others={
         "encoder": evolve(
-            _T5.others["encoder"],
+            T5.others["encoder"],
             block=evolve(_t5_block(last=1), attention=(_TRANSIENT,)),
         )
     },
@@ -148,25 +146,7 @@ _T5_GEMMA2: Final = Architecture(
     row_padding=_ONE_FURTHER,
 )
 
-# Decoders that hear; without sound they run on text alone.
-_HEARING: Final = (
-    causal(
-        "audioflamingo3",
-        "glmasr",
-        "musicflamingo",
-        "qwen2_audio",
-        "qwen3_asr",
-        "vibevoice_asr",
-        "voxtral",
-    ),
-    Architecture(
-        model_types=("voxtral_realtime",),
-        unpadded="its encoder hears the padding too",
-        main=Stack(block=PRE_NORM, embed_changes=True),
-    ),
-)
-
-_PAIR: Final = Architecture(
+PAIR: Final = Architecture(
     model_types=("encoder-decoder",),
     main=Stack(
         blocks=("decoder.bert.encoder.layer", "decoder.roberta.encoder.layer"),
@@ -195,13 +175,12 @@ _PAIR: Final = Architecture(
 )
 
 SEQ2SEQ: Final[tuple[Architecture, ...]] = (
-    _T5,
+    T5,
     _SWITCH,
     _LONG_T5_GLOBAL,
     _LONG_T5,
     *_T5_GEMMAS,
     _T5_GEMMA2,
-    _PAIR,
-    *_HEARING,
+    PAIR,
 )
 """Tables of T5 and its like, and of others that go from one text to another."""

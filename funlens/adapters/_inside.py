@@ -12,6 +12,7 @@ from funlens.adapters._active import Active, Point, Seen
 from funlens.adapters._taps import Side
 
 _SOFTMAX: Final = frozenset({F.softmax, torch.softmax, Tensor.softmax})
+_SQUARE: Final[tuple[Side, ...]] = ("scores", "pattern")
 _PRODUCT: Final = frozenset(
     {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
 )
@@ -42,11 +43,39 @@ class Inside(TorchFunctionMode):
             if self.products == 1:
                 keys = self._act("rot_k", args[1].transpose(-1, -2))
                 args = (self._act("rot_q", args[0]), keys.transpose(-1, -2), *args[2:])
+        if func is F.scaled_dot_product_attention and self._looks():
+            return self._attend(*args, **kwargs)
         if func is F.linear:
             self.projections += 1
             if self.projections == 1:
                 return self._act("linear", func(*args, **kwargs))
         return func(*args, **kwargs)
+
+    def _looks(self) -> bool:
+        """Tell whether the run asks for scores or a pattern."""
+        return any(self.active.wants((self.path, side)) for side in _SQUARE)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        *,
+        scale: float | None = None,
+        **unused: Any,
+    ) -> Tensor:
+        """Attend step by step, for a family that calls torch's attention itself."""
+        if unused.get("is_causal"):  # no such family shows its pattern
+            raise AssertionError(self.path)
+        factor = query.shape[-1] ** -0.5 if scale is None else scale
+        scores = (query @ key.transpose(-1, -2)) * factor
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+        pattern = F.softmax(self._act("scores", scores), dim=-1)
+        return self._act("pattern", pattern) @ value
 
     def _act(self, side: Side, raw: Any) -> Any:
         point: Point = (self.path, side)

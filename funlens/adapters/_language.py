@@ -46,13 +46,13 @@ class Fused:
         by_group: Whether heads come group by group (`q.. k v` for each key-value
             head), rather than all queries, all keys, all values.
         groups: How many groups there are, where that is not the key-value heads.
-        order: Order of the three.
+        order: Order of the three; of two, where queries have one of their own.
     """
 
     path: Path
     by_group: bool = False
     groups: int = 0
-    order: Literal["qkv", "qvk"] = "qkv"
+    order: Literal["qkv", "qvk", "kv"] = "qkv"
 
 
 @attrs.frozen(kw_only=True)
@@ -83,8 +83,10 @@ class Attention:
         changes: What happens to queries, keys or values between projection and mixing,
             so that `z == pattern @ v` does not hold; empty where nothing does.
         changed_in_place: Whether the family changes its projections in place.
+        pattern_changes: Whether the family changes its pattern in place.
         layout: Order of rows, positions and widths in what the projections give, if it
             is another than in what they are given.
+        out_layout: The same of what enters and leaves the output projection.
         again: Whether the projections are used again, for what is no token of the
             stack; the first use counts.
         times: How many times as many heads are mixed as attend.
@@ -115,7 +117,9 @@ class Attention:
     lossy: str = ""
     changes: str = ""
     changed_in_place: bool = False
+    pattern_changes: bool = False
     layout: Layout | None = None
+    out_layout: Layout | None = None
     again: bool = False
     times: int = 1
     merged: bool = False
@@ -137,6 +141,7 @@ class Mlp:
         gate_first: Whether the gate is the first half of both.
         down: Last projection.
         added: Module whose output the block adds; the MLP itself if empty.
+        multiplier: As for a block, of this part alone.
         changed_in_place: Whether the family later adds to that output in place.
         hidden: Sites that cannot be met on this family, and why.
     """
@@ -148,6 +153,7 @@ class Mlp:
     gate_first: bool = True
     down: Path = DOWN
     added: Path = ""
+    multiplier: str | float = ""
     changed_in_place: bool = False
     hidden: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
@@ -244,6 +250,7 @@ class Block:
         given: The input without which it does not run.
         start: Where the stream enters, if that is not the block's input.
         end: Where it leaves, if that is not the block's output.
+        macaron: A feed-forward part before attention, beside the one after it.
         ln1: Norm before attention.
         attention: Self-attention.
         mixer: A recurrence or convolution, instead of attention or beside it.
@@ -256,7 +263,7 @@ class Block:
             encoder.
         ln2: Norm before the MLP.
         mlp: The MLP or the mixture.
-        beside: A dense MLP beside a mixture, whose output is added as well.
+        beside: A dense MLP beside a mixture or another, whose output is added as well.
         ln2_post: Norm of what the MLP returns, before it is added.
         parallel: Whether attention and MLP read the same stream.
         stream_norm: Whether norms stand on the stream itself, as in BERT.
@@ -277,6 +284,7 @@ class Block:
     given: str = ""
     start: Place | None = None
     end: Place | None = None
+    macaron: tuple[Mlp, ...] = ()
     ln1: Path = ""
     attention: tuple[Attention, ...] = ()
     mixer: tuple[Mixer, ...] = ()
@@ -346,6 +354,16 @@ class Stack:
             shows.
         config: Field of the config that describes this stack, where there are several.
         same_positions: Whether its positions are the main stack's.
+        given: The input without which it does not run.
+        ln_final_changes: Whether the model changes what that norm gives in place.
+        sized_by: A norm below each block that tells its width, where blocks differ.
+        counts_frames: Whether HuggingFace's model tells how many positions so many
+            samples of sound make.
+        shrinks: Why a block gives fewer positions than it is given.
+        squeezes: Whether it has fewer positions than what the model returns.
+        per_token: Whether it has as many positions for each of the main stack's.
+        otherwise: The stack that counts where this one is not there.
+        packed: What stands behind each other in its one row, where rows are not apart.
     """
 
     blocks: Path = BLOCKS
@@ -365,6 +383,15 @@ class Stack:
     overhangs: bool = False
     config: str = ""
     same_positions: bool = False
+    given: str = ""
+    ln_final_changes: bool = False
+    sized_by: str = ""
+    counts_frames: bool = False
+    shrinks: str = ""
+    squeezes: bool = False
+    per_token: bool = False
+    otherwise: "Stack | None" = None
+    packed: str = ""
 
     @property
     def kinds(self) -> tuple[Block, ...]:
@@ -415,6 +442,8 @@ class Architecture:
             encoder's where none are given.
         front: What the model puts in front of the positions it is given.
         codebooks: Config field that tells how many rows of ids are one row.
+        channels: Config field that tells how many ids stand at one position.
+        noisy: Inputs beside which it draws from the global generator.
         keeps_cache: Whether it computes other bits without its cache, so that runs
             have one too.
         maskless: Why HuggingFace's own model cannot be told what is padding.
@@ -453,6 +482,8 @@ class Architecture:
     shifts: bool = False
     front: Front | None = None
     codebooks: str = ""
+    channels: str = ""
+    noisy: tuple[str, ...] = ()
     keeps_cache: bool = False
     maskless: str = ""
     unpadded: str = ""

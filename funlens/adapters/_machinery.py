@@ -135,6 +135,8 @@ class Machinery:
             return "its blocks are no modules"
         if main.rounds is not None:
             return "its blocks run several times"
+        if main.shrinks:
+            return main.shrinks
         front = self.in_front(given)
         if front:
             return f"{front} stand in front of the positions it is given"

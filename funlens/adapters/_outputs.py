@@ -25,7 +25,8 @@ def head_of(module: Any, *, unembed: str) -> Head:
         return "tokens"
     if name.endswith("Classification"):
         return "sequences"
-    is_body = module.base_model is module and not _HAS_HEAD.search(name)
+    is_body = module.base_model is module or name.endswith("Model")
+    is_body = is_body and not _HAS_HEAD.search(name)
     return "words" if unembed or not is_body else "none"
 
 

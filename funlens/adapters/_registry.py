@@ -140,12 +140,21 @@ def from_module(
 def _fitting(arch: Architecture, module: Any) -> Architecture:
     """Let an encoder that stands alone be the main stack."""
     body = arch.body or path_of(module, module.base_model)
+    others = {name: _there(module, body, stack) for name, stack in arch.others.items()}
+    arch = attrs.evolve(arch, others=others)
     encoder = arch.others.get("encoder")
     if encoder is None or _blocks(module, body, arch.main):
         return arch
     if not _blocks(module, body, encoder):
         return arch
     return attrs.evolve(arch, main=encoder, others={}, is_causal=False, shifts=False)
+
+
+def _there(module: Any, body: str, stack: Stack) -> Stack:
+    """Give the stack that a module has, of one and what counts otherwise."""
+    if stack.otherwise is None or _blocks(module, body, stack):
+        return stack
+    return _there(module, body, stack.otherwise)
 
 
 def _blocks(module: Any, body: str, stack: Stack) -> str:
@@ -176,6 +185,8 @@ def _held(skeleton: Any, end: Literal["input", "output"]) -> str:
         return ""
     if not isinstance(part, nn.Module) or isinstance(part, nn.ModuleList):
         return ""  # of several, none is the model's own
+    if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return ""  # what it gives is no embedding yet
     return path_of(skeleton, part)
 
 

@@ -51,7 +51,15 @@ from funlens.errors import PathNotFoundError, UnsupportedConfigError
 
 # What is added to the one residual stream, and what it is in between.
 _ADDED: Final = frozenset(
-    {"attn_out", "ssm_out", "cross_out", "resid_mid", "mlp_out", "dense_out"}
+    {
+        "macaron_out",
+        "attn_out",
+        "ssm_out",
+        "cross_out",
+        "resid_mid",
+        "mlp_out",
+        "dense_out",
+    }
 )
 
 Side: TypeAlias = Literal[
@@ -166,8 +174,18 @@ class Binder:
 
     @property
     def width(self) -> int:
-        """Width of the main stack's stream."""
+        """Width of the main stack's stream, where blocks differ that of the last."""
+        main = self.arch.main
+        if main.sized_by:
+            return self.width_at(main, blocks_of(self, main)[-1])
         return self.sizes.width(self.config)
+
+    def width_at(self, stack: Stack, path: str) -> int:
+        """Width of the stream at a stack's block."""
+        norm: Any = find(self.module, joined(path, stack.sized_by))
+        if stack.sized_by and norm is not None:
+            return int(norm.weight.shape[-1])
+        return self.sizes.width(self.config_of(stack))
 
     @property
     def has_encoder(self) -> bool:
@@ -244,8 +262,8 @@ def _listed(binder: Binder, blocks: Path) -> tuple[str, ...]:
 
 def _children(module: nn.Module, path: str) -> Iterator[str]:
     """List what the lists at a path hold, `*` standing for every child that fits."""
-    before, _, after = path.partition("*")
-    if not after:
+    before, star, after = path.partition("*")
+    if not star:
         found = find(module, path)
         if isinstance(found, nn.ModuleList | nn.Sequential | nn.ModuleDict):
             yield from (f"{path}.{name}" for name, _ in found.named_children())
@@ -288,15 +306,21 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         )
         for layer, (path, visit) in enumerate(placed)
     ]
-    width = {"d_model": binder.sizes.width(config)}
+    first, last = (binder.width_at(stack, placed[end][0]) for end in (0, -1))
 
     def model_tap(part: str, path: str, side: Side, **more: Any) -> Tap:
         site = Site(part=part, stack=name)
         at = find(binder.module, path)
         own = {"d_model": at.embedding_dim} if isinstance(at, nn.Embedding) else {}
-        sizes = {**width, **own, "one": 1}
+        width = first if part.endswith("embed") else last
+        sizes = {"d_model": width, **own, "one": 1}
         front = stack is binder.arch.main and binder.arch.front is not None
-        more = {"front": front, "overhangs": stack.overhangs, **more}
+        more = {
+            "front": front,
+            "overhangs": stack.overhangs,
+            "given": stack.given,
+            **more,
+        }
         return Tap(site=site, path=path, side=side, sizes=sizes, **more)
 
     embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
@@ -319,10 +343,13 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
     for layer in layers:
         yield from layer.taps()
     ln_final = binder.below_body(stack.ln_final)
-    if ln_final:
+    if ln_final and not isinstance(find(binder.module, ln_final), nn.Identity):
         visit = placed[-1][1]
         yield model_tap("ln_final_scale", ln_final, "scale", visit=visit)
-        yield model_tap("ln_final_normalized", ln_final, "out", visit=visit)
+        changes = stack.ln_final_changes
+        yield model_tap(
+            "ln_final_normalized", ln_final, "out", visit=visit, in_place=changes
+        )
 
 
 def kind_of(binder: Binder, stack: Stack, path: str, layer: int) -> Block:
@@ -372,7 +399,7 @@ class _Layer:
         site = Site(part=part, layer=self.layer, stack=self.stack)
         sizes = {
             "one": 1,
-            "d_model": self.binder.sizes.width(self.config),
+            "d_model": self.binder.width_at(self.words, self.path),
             **more.pop("sizes", {}),
         }
         more.setdefault("layout", "bpd" if side in _SQUARE else self.words.layout)
@@ -384,22 +411,33 @@ class _Layer:
             path=joined(self.path, path),
             side=side,
             sizes=sizes,
-            given=self.block.given,
+            given=self.block.given or self.words.given,
             front=self.words is main and self.binder.arch.front is not None,
             **more,
         )
 
     def taps(self) -> Iterator[Tap]:
         """List the block's taps in the order of its forward pass."""
-        for tap in self._every():
-            part = tap.site.part
-            if part in self.block.hidden or (self.block.streams and part in _ADDED):
-                continue
-            yield tap
+        taps = [
+            tap
+            for tap in self._every()
+            if tap.site.part not in self.block.hidden
+            and not (self.block.streams and tap.site.part in _ADDED)
+        ]
+        outs = _ADDED - {"resid_mid"}
+        shared = [tap for tap in taps if tap.site.part in outs]
+        for tap in taps:
+            same = [each for each in shared if each.point == tap.point]
+            again = len(same) > 1 and tap in same  # one module, once for each part
+            yield attrs.evolve(tap, visit=same.index(tap)) if again else tap
 
     def _every(self) -> Iterator[Tap]:
         block = self.block
         yield self.passed("pre", block.start, note=self.unjoined)
+        for words in block.macaron:
+            if self.at(words.path):
+                path = self.at(words.added, self.at(words.path)) or self.at(words.path)
+                yield self.added("macaron_out", path, multiplier=words.multiplier)
         yield from self.norm("ln1", block.ln1)
         attention = self.chosen(block.attention)
         if attention is not None:
@@ -414,6 +452,9 @@ class _Layer:
         yield from self.middle()
         yield from self.norm("ln2", block.ln2)
         yield from self.feed_forward()
+        for words in block.beside:
+            if self.at(words.path):
+                yield self.added("dense_out", self.at(words.path))
         note = block.unsummed
         if block.stream_norm:
             note = "a norm stands on the stream itself"
@@ -577,9 +618,6 @@ class _Layer:
             yield self.tap("shared_out", shared, "out", in_place=changes)
         added = self.at(self.block.ln2_post) or self.at(words.added, path)
         yield self.added("mlp_out", added or path)
-        for dense in self.block.beside:
-            if self.at(dense.path):
-                yield self.added("dense_out", self.at(dense.path))
 
     def n_experts(self, router: str, experts: str) -> int:
         """How many experts a router scores; 0 where only a run tells."""
@@ -610,7 +648,12 @@ class _Layer:
         changed = words.changed_in_place
         yield self.tap("mlp_proj", down, "out", in_place=changed)
         added = self.at(self.block.ln2_post) or self.at(words.added, path)
-        yield self.added("mlp_out", added or path or down, in_place=changed)
+        yield self.added(
+            "mlp_out",
+            added or path or down,
+            multiplier=words.multiplier,
+            in_place=changed,
+        )
 
 
 @attrs.frozen
@@ -666,6 +709,7 @@ class _Heads:
             sizes=sizes,
             note=note,
             by_name=words.asks_by_name,
+            in_place=words.pattern_changes,
             **merged,
         )
         if words.o:
@@ -685,11 +729,29 @@ class _Heads:
                 sizes = {"d_latent": int(norm.weight.shape[-1])}
                 yield self._tap(part, at, "out", sizes=sizes)
         fused = self._at(words.fused.path) if words.fused else ""
-        yield from self._fused(fused) if fused else self._separate()
+        if words.fused is None or not fused:
+            yield from self._separate()
+            return
+        if "q" not in words.fused.order:
+            yield from self._of_their_own((("q", words.q),))
+        yield from self._fused(fused)
 
     def _separate(self) -> Iterator[Tap]:
         words = self.words
-        for part, path in (("q", words.q), ("k", words.k), ("v", words.v)):
+        yield from self._of_their_own((("q", words.q), ("k", words.k), ("v", words.v)))
+        both = self._at(words.kv)
+        if both:
+            count = self._n_kv_heads
+            width = features(self.layer.module(both))[1] // count
+            d_value = features(self.layer.module(self._at(words.o)))[0] // self._n_heads
+            view = HeadPart(count, width - d_value, width)
+            sizes = self._axes("v", count, d_value)
+            yield self._tap("v", both, "out", view=view, sizes=sizes, all_keys=True)
+
+    def _of_their_own(self, parts: tuple[tuple[str, Path], ...]) -> Iterator[Tap]:
+        """Projections that make one part each."""
+        words = self.words
+        for part, path in parts:
             at = self._at(path)
             if not at:
                 continue
@@ -706,14 +768,6 @@ class _Heads:
             yield self._tap(
                 part, at, "out", view=view, sizes=sizes, in_place=in_place, **more
             )
-        both = self._at(words.kv)
-        if both:
-            count = self._n_kv_heads
-            width = features(self.layer.module(both))[1] // count
-            d_value = features(self.layer.module(self._at(words.o)))[0] // self._n_heads
-            view = HeadPart(count, width - d_value, width)
-            sizes = self._axes("v", count, d_value)
-            yield self._tap("v", both, "out", view=view, sizes=sizes, all_keys=True)
 
     def _fused(self, path: str) -> Iterator[Tap]:
         words = self.words
@@ -722,7 +776,7 @@ class _Heads:
         heads, groups = self._n_heads, self._n_kv_heads
         times = words.fused.groups or (groups if words.fused.by_group else 1)
         counts = {"q": heads // times, "k": groups // times, "v": groups // times}
-        total, start = sum(counts.values()), 0
+        total, start = sum(counts[part] for part in words.fused.order), 0
         width = features(self.layer.module(path))[1] // (total * times)
         for part in words.fused.order:
             view = Slots(times, total, start, start + counts[part])
@@ -743,13 +797,16 @@ class _Heads:
         if words.changed_in_place:
             note = "values change in place between projection and mixing"
         note = "the encoder's values are mixed in" if words.merged else note
-        yield self._tap("z", mixed, "in", view=Heads(count), sizes=sizes, note=note)
+        laid: dict[str, Any] = {"layout": words.out_layout} if words.out_layout else {}
+        view = Heads(count)
+        yield self._tap("z", mixed, "in", view=view, sizes=sizes, note=note, **laid)
         if not self.prefix:
             if mixed == out and not unreadable(layer.module(out)):
                 sizes = {"head": count}
-                view = Heads(count)
-                yield self._tap("head_result", out, "heads", view=view, sizes=sizes)
-            yield self._tap("attn_proj", out, "out")
+                yield self._tap(
+                    "head_result", out, "heads", view=view, sizes=sizes, **laid
+                )
+            yield self._tap("attn_proj", out, "out", **laid)
         post = "" if self.prefix else layer.at(layer.block.ln1_post)
         added = post or self._at(words.added) or self._path
         tap = layer.added("attn_out", added, multiplier=words.multiplier)
@@ -781,7 +838,8 @@ class _Heads:
         fused = self._at(words.fused.path) if words.fused else ""
         if fused and self._d_head:
             width = features(self.layer.module(fused))[1]
-            return (width // self._d_head - self._n_heads) // 2
+            own = self._n_heads if words.fused and "q" in words.fused.order else 0
+            return (width // self._d_head - own) // 2
         at = self._at(words.k) or ("" if words.kv else self._at(words.v))
         if not at or not self._d_head:
             module = self.layer.module(self._path)

@@ -33,6 +33,7 @@ __all__ = [
     "ln_final_scale",
     "local",
     "logits",
+    "macaron_out",
     "mlp_gate",
     "mlp_in",
     "mlp_out",
@@ -189,7 +190,10 @@ expert_out: Final = Part("expert_out")
 """What each chosen expert adds: its output times its weight, in the router's order."""
 
 dense_out: Final = Part("dense_out")
-"""Exactly what a dense MLP beside a mixture of experts adds to the stream."""
+"""Exactly what a dense MLP beside a mixture of experts, or another, adds."""
+
+macaron_out: Final = Part("macaron_out")
+"""Exactly what a feed-forward part before attention adds, as in a conformer."""
 
 ssm_in: Final = Part("ssm_in")
 """What a state-space mixer is given."""

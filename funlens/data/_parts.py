@@ -29,6 +29,7 @@ MODEL_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 LAYER_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "resid_pre": _RESIDUAL,
     "streams_pre": _STREAMS,
+    "macaron_out": _RESIDUAL,
     "ln1_scale": _SCALE,
     "ln1_normalized": _RESIDUAL,
     "attn_in": _RESIDUAL,

@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from funlens.adapters import Machinery
 from funlens.data import Apply, Intervention, ModelSpec, Site, SiteLike, Splice
+from funlens.engine._dry import measured
 from funlens.engine._edits import changed
 from funlens.engine._inputs import Frame, Inputs, prepare
 from funlens.engine._plan import (
@@ -44,7 +45,7 @@ def check(
         FunlensError: The only fault that there is.
         ExceptionGroup: Every fault, each an error of funlens's own.
     """
-    prepared = prepare(spec, inputs, attention_mask=attention_mask)
+    prepared = measured(spec, prepare(spec, inputs, attention_mask=attention_mask))
     frames, faults = prepared.frames, list[FunlensError]()
     wanted: tuple[Site, ...] = ()
     with gathered(faults):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from funlens.adapters import Machinery
 from funlens.data import (
+    ENTERING,
     Intervention,
     ModelSpec,
     Site,
@@ -16,9 +17,10 @@ from funlens.data import (
     axis_of,
     drops_axis,
 )
-from funlens.engine._inputs import Inputs, prepare
-from funlens.engine._plan import EVERY, Every, captured_sites, make_plan
+from funlens.engine._inputs import Inputs, Prepared, prepare
+from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
 from funlens.engine._run import Options, traced
+from funlens.engine._trace import Trace
 from funlens.errors import UnsupportedConfigError
 
 
@@ -50,11 +52,8 @@ def dry_run(
         FunlensError: The only fault that there is.
         ExceptionGroup: Several faults.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     wanted = captured_sites(spec, capture, prepared.kwargs)
-    plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
     machinery: Machinery = spec.engine
     if machinery.weights_away:
         raise UnsupportedConfigError(
@@ -62,15 +61,9 @@ def dry_run(
             f"{machinery.weights_away}, and fake tensors cannot pass what brings them",
             "Use `funlens.check`, or load the model whole on one device.",
         )
-    mode: Any = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
-        given = {
-            name: mode.from_tensor(value) if isinstance(value, Tensor) else value
-            for name, value in prepared.kwargs.items()
-        }
-        module = machinery.faked(mode.from_tensor, eager=plan.needs_eager)
-        fake = attrs.evolve(prepared, kwargs=given)
-        _, trace = traced(spec, fake, plan, options=Options(), module=module)
+    prepared = measured(spec, prepared)
+    plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
+    trace = _faked(spec, prepared, plan)
     return tuple(
         SiteInfo(
             site=site,
@@ -81,6 +74,51 @@ def dry_run(
         )
         for site, (tensor, *_) in _ordered(machinery, trace.captured)
     )
+
+
+def measured(spec: ModelSpec, prepared: Prepared) -> Prepared:
+    """Find how many positions the main stack has, where inputs do not tell.
+
+    Costs a run on tensors without values. Nothing is found where that would need
+    values, or where layers differ in their positions.
+    """
+    from torch._subclasses.fake_tensor import (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+    )
+
+    machinery: Machinery = spec.engine
+    main = machinery.stack("")
+    differ = bool(main.shrinks) or main.squeezes
+    if prepared.main.n_pos or differ or machinery.is_offloaded:
+        return prepared
+    entering = ENTERING[spec.n_streams > 1]
+    first = Site(part=entering, layer=0)
+    plan = make_plan(spec, prepared.frames, (), captured=(first,))
+    try:
+        trace = _faked(spec, prepared, plan)
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        return prepared
+    n_pos = trace.captured[first][0].shape[1]
+    frame = attrs.evolve(prepared.main, n_pos=n_pos)
+    return attrs.evolve(prepared, frames={**prepared.frames, "": frame})
+
+
+def _faked(spec: ModelSpec, prepared: Prepared, plan: Plan) -> Trace:
+    """Carry a plan out on tensors without values."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    machinery: Machinery = spec.engine
+    mode: Any = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        given = {
+            name: mode.from_tensor(value) if isinstance(value, Tensor) else value
+            for name, value in prepared.kwargs.items()
+        }
+        module = machinery.faked(mode.from_tensor, eager=plan.needs_eager)
+        fake = attrs.evolve(prepared, kwargs=given)
+        _, trace = traced(spec, fake, plan, options=Options(), module=module)
+    return trace
 
 
 def _axes(site: Site, tensor: Tensor) -> tuple[str, ...]:

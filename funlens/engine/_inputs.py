@@ -14,6 +14,7 @@ from funlens.adapters import (
     Stack,
     active_transforms,
     encode,
+    frame_counts,
     is_functional,
     padding_mask,
 )
@@ -29,6 +30,7 @@ _NOT_TAKEN: Final[Mapping[str, str]] = {
 """Inputs after which positions would not be those of the tokens."""
 
 _DECODER: Final = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
+_MEDIA: Final = ("pixel_values", "input_features", "input_values")
 
 
 @attrs.frozen(kw_only=True)
@@ -40,12 +42,14 @@ class Frame:
         n_pos: Columns.
         starts: First real column of each row; None if nothing is padded.
         stops: Column after each row's last real one.
+        is_ragged: Whether rows are padded, and only the run tells where.
     """
 
     batch: int
     n_pos: int
     starts: tuple[int, ...] | None = None
     stops: tuple[int, ...] | None = None
+    is_ragged: bool = False
 
 
 UNKNOWN: Final = Frame(batch=0, n_pos=0)
@@ -97,6 +101,7 @@ def prepare(
     _check_transforms(spec)
     given = as_mapping(spec, inputs)
     _check_names(spec, given)
+    _check_noise(spec, given)
     if attention_mask is not None:
         given["attention_mask"] = attention_mask.to(spec.device)
     source = given.get("input_ids", given.get("inputs_embeds"))
@@ -130,18 +135,59 @@ def _without_tokens(spec: ModelSpec, given: Mapping[str, Any]) -> Prepared:
     Raises:
         InputError: The model's main input is not there.
     """
-    main = str(getattr(spec.module, "main_input_name", "input_ids"))
+    main = _media_name(spec, given)
     source = given.get(main)
-    if main == "input_ids" or not isinstance(source, Tensor):
+    if not isinstance(source, Tensor):
         raise InputError(
             f"the inputs hold {', '.join(given) or 'nothing'}",
             f"`{main}` among them",
             "Pass text, a token tensor, or what the tokenizer or processor returns",
         )
-    frame = Frame(batch=source.shape[0], n_pos=0)
+    _check_media(main, source)
+    frame = _media_frame(spec, source, given.get("attention_mask"))
     if not spec.is_encoder_decoder:
         return Prepared(kwargs=given, frames={"": frame})
     return _with_decoder(spec, dict(given), frame)
+
+
+def _media_name(spec: ModelSpec, given: Mapping[str, Any]) -> str:
+    """Name the input that holds pictures or sound; some classes name another."""
+    main = str(getattr(spec.module, "main_input_name", "input_ids"))
+    return next((name for name in (main, *_MEDIA) if name in given), main)
+
+
+def _media_frame(spec: ModelSpec, source: Tensor, mask: Tensor | None) -> Frame:
+    """Find what can be told of positions that are made of pictures or sound."""
+    machinery: Machinery = spec.engine
+    name = "encoder" if spec.is_encoder_decoder else ""
+    stack = machinery.stack(name)
+    batch = 1 if stack.packed else source.shape[0]
+    if mask is None or bool(mask.all()):
+        return Frame(batch=batch, n_pos=0)
+    if not stack.counts_frames:
+        return Frame(batch=batch, n_pos=0, is_ragged=True)
+    n_pos, *stops = frame_counts(spec.module, (mask.shape[1], *_ints(mask.sum(1))))
+    return Frame(batch=batch, n_pos=n_pos, starts=(0,) * batch, stops=tuple(stops))
+
+
+def _check_media(name: str, source: Tensor) -> None:
+    """Refuse pictures or sound without rows, or of whole numbers.
+
+    Raises:
+        InputError: They are.
+    """
+    if source.ndim < 2 or 0 in source.shape:  # noqa: PLR2004 -- rows, and what is in one
+        raise InputError(
+            f"`{name}` has shape {tuple(source.shape)}",
+            "rows first, and something in each",
+            "Add the batch axis with `[None]`",
+        )
+    if not source.is_floating_point():
+        raise InputError(
+            f"`{name}` is {source.dtype}",
+            "floating-point numbers",
+            "Pass what the processor returns",
+        )
 
 
 def _check_padding(spec: ModelSpec, frame: Frame) -> None:
@@ -213,11 +259,11 @@ def as_mapping(spec: ModelSpec, inputs: Inputs) -> dict[str, Any]:
 
 
 def _check_tokens(spec: ModelSpec, source: Tensor, *, inputs_embeds: bool) -> None:
-    expected_axes = 3 if inputs_embeds else 2
+    expected_axes = 3 if inputs_embeds or spec.engine.arch.channels else 2
     if source.ndim != expected_axes or 0 in source.shape:
         raise InputError(
             f"the input has shape {tuple(source.shape)}",
-            "[batch, pos], neither of them 0",
+            "[batch, pos], none of them 0",
             "Add the batch axis with `tokens[None]`",
         )
     if not inputs_embeds and (source.is_floating_point() or source.dtype == torch.bool):
@@ -279,6 +325,18 @@ def _check_names(spec: ModelSpec, given: Mapping[str, Any]) -> None:
                 f"{spec.model_type} takes no input {name!r}",
                 f"names such as {', '.join(nearest(name, known))}",
                 "Leave it out, or correct the name",
+            )
+
+
+def _check_noise(spec: ModelSpec, given: Mapping[str, Any]) -> None:
+    """Refuse inputs beside which the model draws from the global generator."""
+    noisy: tuple[str, ...] = spec.engine.arch.noisy
+    for name in noisy:
+        if given.get(name) is not None:
+            raise InputError(
+                f"beside `{name}` it draws noise from torch's global generator",
+                "inputs that it reads without noise",
+                "Make the embeddings yourself, and pass `inputs_embeds`",
             )
 
 

@@ -44,6 +44,7 @@ _MOST_PLANS: Final = 32  # a spec is asked for few kinds of capture
 _STREAM: Final = ("resid_pre", "resid_mid", "resid_post")
 _IN_ORDER: Final = (
     "resid_pre",
+    "macaron_out",
     "attn_out",
     "ssm_out",
     "cross_out",

@@ -31,7 +31,7 @@ from funlens.data import (
     Site,
     SiteLike,
 )
-from funlens.engine._edits import tensors
+from funlens.engine._edits import fits, tensors
 from funlens.engine._inputs import (
     Inputs,
     Prepared,
@@ -574,8 +574,8 @@ def _set_bounds(
         known = {"batch": frame.batch, "pos": frame.n_pos, "stream": spec.n_streams}
         axes = bounds[-1].axes
         expected = tuple(known.get(axis, spec.d_model) for axis in axes)
-        if tuple(options.residual.shape) != expected:
-            shape = tuple(options.residual.shape)
+        shape = tuple(options.residual.shape)
+        if len(shape) != len(expected) or not fits(shape, expected):
             raise ShapeError("residual", shape, expected, axes)
         trace.start = (machinery.taps[bounds[-1]], options.residual)
         trace.skipped = frozenset(machinery.blocks[:start])

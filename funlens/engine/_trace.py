@@ -26,7 +26,7 @@ from funlens.engine._front import Cuts, cut, cuts_of, put_back
 from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
 from funlens.engine._where import WHOLE, Axis, Window, selected, written
-from funlens.errors import NeverActedError, NonFiniteError
+from funlens.errors import NeverActedError, NonFiniteError, ShapeError
 
 
 class Stop(BaseException):
@@ -146,6 +146,9 @@ class Trace:
         """Give the residual that a run starts from, as the model would hold it."""
         tensor = output_of(raw, tap.index)
         value = self._read(tap, tensor, seen)
+        if residual.shape != value.shape:  # where only the run tells the positions
+            given, axes = tuple(residual.shape), tap.site.axes
+            raise ShapeError("residual", given, tuple(value.shape), axes)
         new = self._write(tap, tensor, (value, residual), seen)
         return with_output(raw, new, tap.index)
 
@@ -192,7 +195,7 @@ class Trace:
         passed = new
         for edit in step.backward:
             passed = self._turned(edit, passed, window=window)
-        if self.links and step.tap.in_place and passed is not value:
+        if step.tap.in_place and passed is not value:  # it may be the caller's own
             passed = passed.clone()
         return new, passed
 
@@ -366,7 +369,7 @@ class Trace:
             folded = (part.reshape(*tensor.shape[:-1], 1) for part in (value, new))
             return with_scale(seen.module, tensor, *folded)
         if tap.side == "heads":
-            moved = (new - value).sum(-2)
+            moved = (new - value).sum(-2).reshape(tensor.shape)
             return unless_same(moved == 0, tensor, tensor + moved)
         return tap.view.write(tensor, new)
 

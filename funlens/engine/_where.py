@@ -13,12 +13,14 @@ from funlens.data import (
     PerRow,
     Selection,
     Site,
+    Span,
     axis_of,
     columns,
     drops_axis,
     take,
 )
 from funlens.engine._inputs import UNKNOWN, Frame
+from funlens.errors import SelectionError
 
 Columns: TypeAlias = tuple[int, ...] | tuple[tuple[int, ...], ...]
 Window: TypeAlias = tuple[int, int]
@@ -39,6 +41,7 @@ class Axis:
         holds_keys: Whether it is the window of keys, which has a start of its own.
         since: For generated positions: the first column of them.
         later: A selection on an axis whose length only the run tells.
+        site: Name of the site, for an error that only then can be found.
     """
 
     at: int
@@ -48,12 +51,13 @@ class Axis:
     holds_keys: bool = False
     since: int | None = None
     later: Selection | None = None
+    site: str = ""
 
     def inside(self, size: int, window: Window) -> Columns:
         """Give the indices within a window of the axis; empty if none is."""
         if self.later is not None:
             rows = len(self.later.indices) if isinstance(self.later, PerRow) else 1
-            return columns(self.later, size, n_rows=rows, site=str(self.later))
+            return columns(self.later, size, n_rows=rows, site=self.site)
         start = window[self.holds_keys] if self.moves else 0
         if self.since is not None:
             return tuple(range(max(self.since - start, 0), size))
@@ -84,12 +88,33 @@ def are_apart(first: tuple[Axis, ...], second: tuple[Axis, ...]) -> bool:
 def _are_disjoint(one: Axis, other: Axis) -> bool:
     if one.since is not None or other.since is not None:
         return one.since != other.since  # the prompt, and what comes after it
+    if one.later is not None or other.later is not None:
+        return _are_surely_disjoint(one.later, other.later)
     ours, theirs = _by_row(one.found), _by_row(other.found)
     n_rows = max(len(ours), len(theirs))
     pairs = zip(
         ours * (n_rows // len(ours)), theirs * (n_rows // len(theirs)), strict=True
     )
     return all(mine.isdisjoint(other_row) for mine, other_row in pairs)
+
+
+def _are_surely_disjoint(one: Selection | None, other: Selection | None) -> bool:
+    """Tell whether two selections share no index, however long their axis is."""
+    ours, theirs = _numbers(one), _numbers(other)
+    every = (*ours, *theirs)
+    alike = all(index >= 0 for index in every) or all(index < 0 for index in every)
+    return bool(ours and theirs) and alike and set(ours).isdisjoint(theirs)
+
+
+def _numbers(chosen: Selection | None) -> tuple[int, ...]:
+    """Give the indices that a selection names one by one; none of a range."""
+    match chosen:
+        case int():
+            return (chosen,)
+        case tuple():
+            return chosen
+        case _:
+            return ()
 
 
 def _by_row(found: Columns) -> list[set[int]]:
@@ -122,13 +147,18 @@ def resolved(
         moves = holds_keys or axis in {"pos", "query"}
         if isinstance(chosen, Generated):
             since = frame.n_pos
+            if not since:
+                problem = f"{chosen} has no place in a stack that takes no tokens"
+                raise SelectionError(str(site), problem, "positions")
             found.append(Axis(at=at, moves=moves, holds_keys=holds_keys, since=since))
             continue
         dropped = drops_axis(chosen)
         # other keys may stand behind those of the positions
         size = sizes[axis] or (frame.n_pos if axis == "key" else 0)
         if not size:
-            found.append(Axis(at=at, dropped=dropped, later=chosen))
+            _check_rows(site, chosen, frame)
+            _check_ends(site, chosen, frame)
+            found.append(Axis(at=at, dropped=dropped, later=chosen, site=str(site)))
             continue
         padded = word in POSITION_WORDS
         indices = columns(
@@ -149,6 +179,29 @@ def resolved(
             )
         )
     return tuple(sorted(found, key=_place))
+
+
+def _check_rows(site: Site, chosen: Selection, frame: Frame) -> None:
+    """Refuse another number of rows than there are, where positions are not known."""
+    if isinstance(chosen, PerRow) and frame.batch not in {0, len(chosen.indices)}:
+        problem = f"{len(chosen.indices)} rows are selected on a batch of {frame.batch}"
+        raise SelectionError(str(site), problem, "one index for each row")
+
+
+def _check_ends(site: Site, chosen: Selection, frame: Frame) -> None:
+    """Refuse to count from the end of rows that end nobody knows where."""
+    ends = [*_numbers(chosen), *(chosen.indices if isinstance(chosen, PerRow) else ())]
+    if isinstance(chosen, Span):
+        ends += [
+            end or 0
+            for end in (chosen.start, -1 if chosen.stop is None else chosen.stop)
+        ]
+    if frame.is_ragged and any(end < 0 for end in ends):
+        problem = f"{chosen} counts from the end of rows that are padded"
+        expected = (
+            "positions counted from the start, as only the run tells where rows end"
+        )
+        raise SelectionError(str(site), problem, expected)
 
 
 def _place(axis: Axis) -> int:

@@ -134,7 +134,12 @@ def _turned(subject: Subject) -> dict[str, Any]:
 
     The last stays where it is: there some classifiers look for the end of the text.
     """
-    tokens: Tensor = subject.inputs["input_ids"]
+    tokens: Tensor | None = subject.inputs.get("input_ids")
+    if tokens is None:
+        return {
+            **subject.inputs,
+            subject.source: subject.inputs[subject.source].flip(-1),
+        }
     other = torch.cat([tokens[:, :-1].flip(1), tokens[:, -1:]], dim=1)
     return {**subject.inputs, "input_ids": other}
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from funlens.adapters import Machinery, output_of
 from funlens.data import Part, Site, Zero
 from funlens.engine import run, run_with_cache
+from funlens.engine._inputs import accepts
 from funlens.testing._subject import (
     PADS,
     LawResult,
@@ -66,7 +67,9 @@ def padding(subject: Subject) -> LawResult:
     why_not = arch.mixes_rows or arch.maskless or machinery.sees_padding
     if why_not:
         return worst(law, {}, 0.0, why_not=why_not)
-    tokens = subject.inputs["input_ids"]
+    tokens = subject.inputs.get("input_ids")
+    if tokens is None:
+        return _decoder_padding(subject, law)
     if spec.n_ctx is not None and tokens.shape[1] + PADS > spec.n_ctx:
         return worst(law, {}, 0.0, why_not="the input leaves no room for padding")
     n_pos = tokens.shape[1]
@@ -85,6 +88,22 @@ def padding(subject: Subject) -> LawResult:
             got, expected = got[:, -n_pos - PADS :][:, real], plain[:, -n_pos:]
         found[side] = differ(got, expected)
     return worst(law, found, subject.tolerance)
+
+
+def _decoder_padding(subject: Subject, law: str) -> LawResult:
+    """Pad the words of a decoder that reads no text, behind the last."""
+    words: Tensor | None = subject.inputs.get("decoder_input_ids")
+    if words is None:
+        return worst(law, {}, 0.0, why_not="it takes no tokens that could be padded")
+    blank = words[:, -1:].expand(-1, PADS)
+    given = {**subject.inputs, "decoder_input_ids": torch.cat([words, blank], dim=1)}
+    if accepts(subject.spec.module, "decoder_attention_mask"):
+        real = torch.ones_like(words)
+        mask = torch.cat([real, torch.zeros_like(blank)], dim=1)
+        given["decoder_attention_mask"] = mask
+    plain = run(subject.spec, subject.inputs)
+    got = run(subject.spec, given)[:, : words.shape[1]]
+    return worst(law, {"right": differ(got, plain)}, subject.tolerance)
 
 
 def _is_left_wrong(subject: Subject) -> bool:

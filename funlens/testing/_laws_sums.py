@@ -35,7 +35,14 @@ def blocks_join(subject: Subject) -> LawResult:
     return worst("what leaves a block enters the next", found, 0.0, why_not=why)
 
 
-_WRITERS: Final = ("attn_out", "ssm_out", "cross_out", "mlp_out", "dense_out")
+_WRITERS: Final = (
+    "macaron_out",
+    "attn_out",
+    "ssm_out",
+    "cross_out",
+    "mlp_out",
+    "dense_out",
+)
 
 
 def writes_sum(subject: Subject) -> LawResult:

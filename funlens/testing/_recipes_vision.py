@@ -125,7 +125,14 @@ VISION: Final[tuple[Recipe, ...]] = (
         architectures=("PerceiverForImageClassificationConvProcessing",),
         nested=PERCEIVER,
     ),
-    _named("pvt", num_labels=2, sequence_reduction_ratios=(2, 1), nested=_PYRAMID),
+    _named(
+        "pvt",
+        {"pixel_values": Noise((3, 32, 32))},
+        image_size=32,
+        num_labels=2,
+        sequence_reduction_ratios=(2, 1),
+        nested={**_PYRAMID, "patch_sizes": (4, 2)},
+    ),
     _named("pvt_v2", sr_ratios=(2, 1), nested=_PYRAMID),
     _named("segformer", sr_ratios=(2, 1), nested=_PYRAMID),
     _named(

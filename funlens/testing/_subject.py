@@ -81,6 +81,15 @@ class Subject:
         """Tolerance for the model's dtype."""
         return TOLERANCE[self.spec.dtype]
 
+    @property
+    def source(self) -> str:
+        """Name of what the model reads: tokens, pictures or sound."""
+        for name in ("input_ids", "inputs_embeds"):
+            if name in self.inputs:
+                return name
+        named = str(getattr(self.spec.module, "main_input_name", ""))
+        return named if named in self.inputs else next(iter(self.inputs))
+
     def has(self, part: str, layer: int, stack: str = "") -> bool:
         """Tell whether a layer has a part."""
         return Site(part=part, layer=layer, stack=stack) in self.cache
@@ -125,7 +134,10 @@ def padded(subject: Subject, side: Literal["left", "right"]) -> dict[str, Any]:
     """Give the inputs with padding in front or behind, and the mask of what is real."""
     tokens: Tensor = subject.inputs["input_ids"]
     rows = tokens[:: subject.spec.engine.rows]
-    real = subject.inputs.get("attention_mask", torch.ones_like(rows))
+    one = rows if rows.ndim == 2 else rows[..., 0]  # noqa: PLR2004 -- several ids at each position
+    real = subject.inputs.get("attention_mask", torch.ones_like(one))
+    arch = subject.spec.engine.arch
+    by_token = any(stack.per_token for stack in arch.others.values())
     given = {**subject.inputs, "attention_mask": real}
     for name, held in given.items():
         if name == "encoder_inputs_embeds":  # sound, as many frames for each token
@@ -133,6 +145,11 @@ def padded(subject: Subject, side: Literal["left", "right"]) -> dict[str, Any]:
             blank = torch.zeros_like(held[:, :1]).expand(-1, frames, -1)
             parts = (blank, held) if side == "left" else (held, blank)
             given[name] = torch.cat(parts, dim=1)
+        if name == "input_features" and by_token:
+            frames = PADS * held.shape[-1] // tokens.shape[1]
+            blank = torch.zeros_like(held[..., :1]).expand(*held.shape[:-1], frames)
+            parts = (blank, held) if side == "left" else (held, blank)
+            given[name] = torch.cat(parts, dim=-1)
         is_by_token = held.ndim > 1 and held.shape[1] == tokens.shape[1]
         is_kept = held.is_floating_point() or name.startswith("decoder_")
         if is_by_token and not is_kept:
