@@ -20,6 +20,7 @@ from funlens.errors import FunlensError, OptionError, raise_all
 _BEFORE: Final = frozenset({"embed", "pos_embed"})
 _SHARE: Final = 4  # of free memory, a part for what is alive beside activations
 _READING: Final = 24  # positions that take as long as reading a layer's weights
+_UNTOLD: Final = 1024  # positions of a picture or a sound, which only a run tells
 _COPIES: Final = 4  # of the widest activations, alive at once in a block
 
 
@@ -311,7 +312,7 @@ def _logits_at(
 
 def _row_bytes(spec: ModelSpec, prepared: Prepared, metrics: Sequence[Metric]) -> int:
     """Estimate what one row of a stack takes while it runs."""
-    n_pos = prepared.main.n_pos
+    n_pos = prepared.main.n_pos or _UNTOLD
     widest = max(spec.d_mlp, 4 * spec.d_model) + n_pos * spec.n_heads
     reads_all = any(m.site.part == "logits" and m.site.pos is None for m in metrics)
     logits = spec.d_vocab * (n_pos if reads_all else 1)

@@ -70,6 +70,8 @@ def waves_of(spec: ModelSpec, prepared: Prepared) -> Waves:
         return Waves(why_not="rows come with more than tokens, or are padded")
     if spec.is_encoder_decoder or spec.n_streams > 1 or arch.front is not None:
         return Waves(why_not="blocks read more than one stream")
+    if arch.codebooks or arch.channels:
+        return Waves(why_not="a position has several ids")
     if any(kind.reads or kind.given for kind in kinds) or arch.mixes_rows:
         return Waves(why_not="blocks read more than the stream")
     why = machinery.why_no_skip(prepared.kwargs)
