@@ -16,6 +16,7 @@ from funlens.adapters._families_common import (
     with_attention,
 )
 from funlens.adapters._families_encoders import ENCODERS
+from funlens.adapters._families_images import IMAGES
 from funlens.adapters._families_layouts import LAYOUTS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
@@ -23,6 +24,7 @@ from funlens.adapters._families_seq2seq import SEQ2SEQ
 from funlens.adapters._families_streams import STREAMS
 from funlens.adapters._language import (
     Architecture,
+    Around,
     Attention,
     Block,
     Fused,
@@ -370,7 +372,8 @@ _MPT: Final = Architecture(
     ),
 )
 
-ARCHITECTURES: Final[tuple[Architecture, ...]] = (
+ARCHITECTURES: Final[tuple[Architecture | Around, ...]] = (
+    *IMAGES,
     *_LLAMAS,
     *_DEEPSEEK,
     _GPT2,

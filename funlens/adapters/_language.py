@@ -305,6 +305,8 @@ class Stack:
             shows.
         config: Field of the config that describes this stack, where there are several.
         same_positions: Whether its positions are the main stack's.
+        given: The input without which it does not run.
+        sizes: Fields of its config that are not called as usual.
     """
 
     blocks: Path = BLOCKS
@@ -324,6 +326,8 @@ class Stack:
     overhangs: bool = False
     config: str = ""
     same_positions: bool = False
+    given: str = ""
+    sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
     @property
     def kinds(self) -> tuple[Block, ...]:
@@ -421,3 +425,24 @@ class Architecture:
     first_position: str | int = 0
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
     plain: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+@attrs.frozen(kw_only=True)
+class Around:
+    """A model around a language model, whose table is that of the language model.
+
+    Attributes:
+        model_types: HuggingFace's names of it.
+        language: Where the language model is, below HuggingFace's `base_model`.
+        config: Field of the config that describes it, and names its table.
+        others: The stacks beside it; their paths start at HuggingFace's `base_model`.
+        block: Words that every kind of block has here and not there.
+        words: Other words of the table that differ.
+    """
+
+    model_types: tuple[str, ...]
+    language: Path = "language_model"
+    config: str = "text_config"
+    others: Mapping[str, Stack] = attrs.field(factory=dict[str, Stack])
+    block: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    words: Mapping[str, object] = attrs.field(factory=dict[str, object])

@@ -129,6 +129,7 @@ class Binder:
         arch: The table.
         module: The model.
         body: Path of the body within it, which tables start at.
+        whole: Path of HuggingFace's `base_model`, where the body is a part of it.
         config: HuggingFace's config of the main stack.
         sizes: Its numbers.
         embed: Path of the model's own input embedding; empty without one.
@@ -137,6 +138,7 @@ class Binder:
     arch: Architecture
     module: nn.Module
     body: str
+    whole: str
     config: Any
     sizes: Sizes
     embed: str
@@ -168,13 +170,25 @@ class Binder:
         held = (subconfig(one, stack.config) for one in (whole, self.config))
         return next((found for found in held if found is not None), self.config)
 
+    def sizes_of(self, stack: Stack) -> Sizes:
+        """Give the numbers of a stack's config."""
+        if not stack.sizes:
+            return self.sizes
+        return attrs.evolve(self.sizes, names={**self.sizes.names, **stack.sizes})
+
     def at(self, path: Path, base: str = "") -> str:
         """Resolve the alternatives of a path below a base; empty if none is there."""
         return first(self.module, path, base)
 
     def below_body(self, path: Path) -> str:
         """Resolve a path below the model's body, or below the model."""
-        return self.at(path, self.body) or self.at(path)
+        found = (self.at(path, base) for base in self.bases)
+        return next(filter(None, found), "")
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Where a stack's paths may start, the nearest first."""
+        return tuple(dict.fromkeys((self.body, self.whole, "")))
 
 
 def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
@@ -207,7 +221,7 @@ def _listed(binder: Binder, blocks: Path) -> tuple[str, ...]:
     """List the paths of a list's modules, or of several lists'."""
     names = (blocks,) if isinstance(blocks, str) else blocks
     for name in names:
-        for base in (binder.body, ""):
+        for base in binder.bases:
             found = tuple(_children(binder.module, joined(base, name)))
             if found:
                 return found
@@ -262,7 +276,7 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         )
         for layer, (path, visit) in enumerate(placed)
     ]
-    width = {"d_model": binder.sizes.width(config)}
+    width = {"d_model": binder.sizes_of(stack).width(config)}
 
     def model_tap(part: str, path: str, side: Side, **more: Any) -> Tap:
         site = Site(part=part, stack=name)
@@ -271,6 +285,7 @@ def _stack_taps(binder: Binder, stack: Stack, name: str) -> Iterator[Tap]:
         sizes = {**width, **own, "one": 1}
         front = stack is binder.arch.main and binder.arch.front is not None
         more = {"front": front, "overhangs": stack.overhangs, **more}
+        more = {"given": stack.given, **more}
         return Tap(site=site, path=path, side=side, sizes=sizes, **more)
 
     embed = binder.below_body(stack.embed) or ("" if name else binder.embed)
@@ -337,6 +352,11 @@ class _Layer:
                 return found.removeprefix(f"{self.path}.")
         return ""
 
+    @property
+    def sizes(self) -> Sizes:
+        """The numbers of its stack."""
+        return self.binder.sizes_of(self.words)
+
     def module(self, path: str) -> Any:
         """Give the module at a path below the block."""
         return find(self.binder.module, joined(self.path, path))
@@ -346,7 +366,7 @@ class _Layer:
         site = Site(part=part, layer=self.layer, stack=self.stack)
         sizes = {
             "one": 1,
-            "d_model": self.binder.sizes.width(self.config),
+            "d_model": self.sizes.width(self.config),
             **more.pop("sizes", {}),
         }
         more.setdefault("layout", "bpd" if side in _SQUARE else self.words.layout)
@@ -358,7 +378,7 @@ class _Layer:
             path=joined(self.path, path),
             side=side,
             sizes=sizes,
-            given=self.block.given,
+            given=self.block.given or self.words.given,
             front=self.words is main and self.binder.arch.front is not None,
             **more,
         )
@@ -411,7 +431,7 @@ class _Layer:
                 rejoins=inner,
                 in_place=self.block.stream_changes,
             )
-        count = self.binder.sizes.streams(self.config) + (layout == "behind")
+        count = self.sizes.streams(self.config) + (layout == "behind")
         views = {
             "inner": WHOLE,
             "flat": Heads(count),
@@ -734,13 +754,13 @@ class _Heads:
     @property
     def _d_head(self) -> int:
         module = self.layer.module(self._path)
-        return self.layer.binder.sizes.head_width(module, self.layer.config)
+        return self.layer.sizes.head_width(module, self.layer.config)
 
     @property
     def _n_heads(self) -> int:
         at = self._at(self.words.q)
         if not at or not self._d_head:
-            return self.layer.binder.sizes.heads(self.layer.config)
+            return self.layer.sizes.heads(self.layer.config)
         width = features(self.layer.module(at))[1]
         return width // self._d_head // (2 if self.words.gated_query else 1)
 
@@ -754,7 +774,7 @@ class _Heads:
         at = self._at(words.k) or ("" if words.kv else self._at(words.v))
         if not at or not self._d_head:
             module = self.layer.module(self._path)
-            return self.layer.binder.sizes.kv_heads(
+            return self.layer.sizes.kv_heads(
                 module, self.layer.config, self._n_heads
             )
         return features(self.layer.module(at))[1] // self._d_head

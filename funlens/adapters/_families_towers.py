@@ -1,0 +1,81 @@
+"""The towers that look at pictures, for the tables of models that have one."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import evolve
+
+from funlens.adapters._language import Attention, Block, Fused, Mlp, Stack
+from funlens.adapters._spelling import DOWN, OUT, UP
+
+_SCALED: Final = "a learned scale of each width multiplies what is added"
+
+VIT: Final = Block(
+    ln1=(
+        "layer_norm1",
+        "layernorm_before",
+        "norm1",
+        "input_layernorm",
+        "attention_norm",
+        "rms_norm1",
+        "pre_attention_layer_norm",
+        "operator_norm",
+    ),
+    attention=(
+        Attention(
+            path=("self_attn", "attention", "attn"),
+            fused=Fused(path="qkv"),
+            o=(*OUT, "projection", "output"),
+            has_rotary=False,
+        ),
+    ),
+    ln2=(
+        "layer_norm2",
+        "layernorm_after",
+        "norm2",
+        "post_attention_layernorm",
+        "ffn_norm",
+        "rms_norm2",
+        "pre_mlp_layer_norm",
+    ),
+    mlp=(
+        Mlp(
+            path=("mlp", "feed_forward", "ffn"),
+            up=(*UP, "linear_fc1"),
+            down=(*DOWN, "linear_fc2"),
+        ),
+    ),
+)
+"""A block of a vision transformer, in every common spelling."""
+ROTARY: Final = evolve(VIT, attention=(evolve(VIT.attention[0], has_rotary=True),))
+"""The same, where queries and keys are rotated by row and column."""
+
+def tower(
+    path: str,
+    *,
+    block: Block = VIT,
+    ln_final: str = "",
+    given: str = "pixel_values",
+    sizes: Mapping[str, str] | None = None,
+    config: str = "vision_config",
+) -> Mapping[str, Stack]:
+    """Write the stack that looks at pictures.
+
+    Args:
+        path: Its list of blocks, below HuggingFace's `base_model`.
+        block: What a block looks like.
+        ln_final: Norm after the last block.
+        given: The input without which it does not run.
+        sizes: Fields of its config that are not called as usual.
+        config: Field of the config that describes it.
+    """
+    return {
+        "vision": Stack(
+            blocks=path,
+            block=block,
+            ln_final=ln_final,
+            given=given,
+            sizes=sizes or {},
+            config=config,
+        )
+    }
