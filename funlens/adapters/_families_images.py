@@ -2,22 +2,201 @@
 
 from typing import Final
 
-from funlens.adapters._families_common import PRE_NORM, causal
+from attrs import evolve
+
+from funlens.adapters._families_common import PRE_NORM, SELF, causal, with_attention
 from funlens.adapters._families_towers import ROTARY, VIT, tower
 from funlens.adapters._language import Architecture, Around
 
-_TEXTS: Final[tuple[Architecture, ...]] = ()
+_GLM4V: Final = evolve(
+    PRE_NORM, ln1_post="post_self_attn_layernorm", ln2_post="post_mlp_layernorm"
+)
+_LATENT: Final = evolve(
+    SELF, kv="kv_b_proj", q_latent="q_a_layernorm", kv_latent="kv_a_layernorm"
+)
+_TEXTS: Final[tuple[Architecture, ...]] = (
+    causal(
+        "cosmos3_edge_text",
+        "deepseek_ocr2_text",
+        "ernie4_5_vl_moe_text",
+        "glm4v_moe_text",
+        "granite_docling_text",
+        "hunyuan_vl_text",
+        "molmo2_text",
+        "paddleocr_vl_text",
+        "qwen2_5_omni_text",
+        "qwen2_5_vl_text",
+        "qwen2_vl_text",
+        "qwen3_omni_moe_text",
+        "qwen3_vl_moe_text",
+        "qwen3_vl_text",
+        "unlimited_ocr_text",
+    ),
+    causal("glm4v_text", "glm_ocr_text", block=_GLM4V),
+    causal("mistral4", block=evolve(PRE_NORM, attention=(_LATENT,))),
+)
+"""The language models of some of them, which have no other name."""
+
+_DEEP: Final = {
+    "reads": "what is seen is added to the first layers too",
+    "unjoined": "what is seen is added between the first layers",
+}
 
 _AROUND: Final[tuple[Around, ...]] = (
     Around(
-        model_types=("llava", "llava_next", "llava_next_video", "llava_onevision", "vipllava",
-                     "aria", "aya_vision", "cohere2_vision", "paligemma"),
+        model_types=(
+            "aya_vision",
+            "llava",
+            "llava_next",
+            "llava_next_video",
+            "llava_onevision",
+            "vipllava",
+        ),
+        others=tower("vision_tower.encoder.layers", read_at="vision_feature_layer"),
+    ),
+    Around(
+        model_types=(
+            "aria",
+            "cohere2_vision",
+            "gemma3",
+            "lfm2_vl",
+            "minicpm_ocr",
+            "minicpmv4_6",
+            "minicpmv4_7",
+            "paligemma",
+            "shieldgemma2",
+        ),
         others=tower("vision_tower.encoder.layers"),
     ),
     Around(
-        model_types=("deepseek_vl","janus"),
+        model_types=("deepseek_vl", "deepseek_vl_hybrid", "janus"),
         others=tower("vision_model.encoder.layers"),
     ),
+    Around(
+        model_types=("idefics2", "idefics3", "smolvlm", "granite_docling"),
+        language="text_model",
+        others=tower("vision_model.encoder.layers"),
+    ),
+    Around(
+        model_types=("blip-2", "instructblip", "instructblipvideo"),
+        others=tower("vision_model.encoder.layers"),
+    ),
+    Around(
+        model_types=("video_llava",),
+        others=tower(
+            "image_tower.encoder.layers",
+            given="pixel_values_images",
+            read_at="vision_feature_layer",
+        ),
+    ),
+    Around(
+        model_types=("ovis2",),
+        others=tower("vision_tower.transformer.encoder.layers"),
+    ),
+    Around(
+        model_types=("internvl",),
+        others=tower(
+            "vision_tower.encoder.layer",
+            read_at="vision_feature_layer",
+        ),
+    ),
+    Around(
+        model_types=("perception_lm", "qianfan_ocr", "hunyuan_vl", "molmo2"),
+        others=tower("vision_tower.layers"),
+    ),
+    Around(
+        model_types=("step3p7",),
+        others=tower("vision_model.layers", block=ROTARY),
+    ),
+    Around(
+        model_types=("lighton_ocr",),
+        others=tower("vision_encoder.transformer.layers", block=ROTARY),
+    ),
+    Around(
+        model_types=("mistral3", "mistral_large4"),
+        others=tower("vision_tower.transformer.layers", block=ROTARY),
+    ),
+    Around(
+        model_types=("llama4",),
+        others=tower("vision_model.model.layers", block=ROTARY),
+    ),
+    Around(
+        model_types=(
+            "exaone4_5",
+            "glm46v",
+            "glm4v",
+            "glm4v_moe",
+            "glm_ocr",
+            "glmga",
+            "qwen2_5_omni_thinker",
+            "qwen2_5_vl",
+            "qwen3_5",
+            "qwen3_5_moe",
+        ),
+        others=tower("visual.blocks", block=ROTARY),
+    ),
+    Around(
+        model_types=("qwen2_vl",),
+        others=tower("visual.blocks", block=ROTARY, sizes={"d_model": "embed_dim"}),
+    ),
+    Around(
+        model_types=(
+            "cohere_compass",
+            "cosmos3_omni",
+            "qwen3_omni_moe_thinker",
+            "qwen3_vl",
+            "qwen3_vl_moe",
+        ),
+        others=tower("visual.blocks", block=ROTARY),
+        block=_DEEP,
+    ),
+    Around(
+        model_types=("qwen4_exp",),
+        others=tower("visual.blocks", block=ROTARY),
+    ),
+    Around(
+        model_types=("cosmos3_edge",),
+        others=tower("visual.encoder.layers"),
+    ),
+    Around(
+        model_types=("paddleocr_vl",),
+        others=tower("visual.vision_model.encoder.layers", block=ROTARY),
+    ),
+    Around(
+        model_types=("hyperclovax_vision_v2",),
+        others=tower("vision_model.blocks", block=ROTARY),
+    ),
+    Around(
+        model_types=("video_llama_3",),
+        others=tower("vision_model.encoder.layers", block=ROTARY),
+    ),
+    Around(
+        model_types=("ernie4_5_vl_moe", "dots3_note"),
+        others=tower("vision_tower.blocks", block=ROTARY),
+    ),
+    Around(
+        model_types=(
+            "inkling2",
+            "kimi_k25",
+            "lfm3_vl",
+            "minimax_m3_vl",
+        ),
+        others=tower("vision_tower.layers", block=ROTARY),
+    ),
+    Around(
+        model_types=("gemma4",),
+        others=tower("vision_tower.encoder.layers", block=ROTARY),
+    ),
+    Around(model_types=("fast_vlm", "gemma4_unified", "inkling_mm_model")),
+    Around(
+        model_types=("got_ocr2", "pp_chart2table", "deepseek_ocr2", "unlimited_ocr")
+    ),
+    Around(
+        model_types=("nemotron_h_omni",),
+        others=tower("vision_model.encoder.layer"),
+    ),
+    Around(model_types=("emu3",), language="text_model"),
+    Around(model_types=("fuyu",)),
 )
 
 IMAGES: Final[tuple[Architecture | Around, ...]] = (*_TEXTS, *_AROUND)

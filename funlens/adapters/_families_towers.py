@@ -58,6 +58,7 @@ def tower(
     given: str = "pixel_values",
     sizes: Mapping[str, str] | None = None,
     config: str = "vision_config",
+    read_at: str = "",
 ) -> Mapping[str, Stack]:
     """Write the stack that looks at pictures.
 
@@ -68,6 +69,7 @@ def tower(
         given: The input without which it does not run.
         sizes: Fields of its config that are not called as usual.
         config: Field of the config that describes it.
+        read_at: Field that tells which states between its blocks are read.
     """
     return {
         "vision": Stack(
@@ -77,5 +79,6 @@ def tower(
             given=given,
             sizes=sizes or {},
             config=config,
+            read_at=read_at,
         )
     }

@@ -307,6 +307,8 @@ class Stack:
         same_positions: Whether its positions are the main stack's.
         given: The input without which it does not run.
         sizes: Fields of its config that are not called as usual.
+        read_at: Field of the whole config that tells which of the states between its
+            blocks are read, the first being what enters it; the last if empty.
     """
 
     blocks: Path = BLOCKS
@@ -328,6 +330,7 @@ class Stack:
     same_positions: bool = False
     given: str = ""
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    read_at: str = ""
 
     @property
     def kinds(self) -> tuple[Block, ...]:
