@@ -57,7 +57,10 @@ def _attended(
     if base != "eager":
         functions: Any = modeling_utils.ALL_ATTENTION_FUNCTIONS
         return functions[base](module, query, key, value, attention_mask, **kwargs)
-    eager: Any = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
+    names: Any = vars(sys.modules[type(module).__module__])
+    eager = names["eager_attention_forward"]
+    if "Vision" in type(module).__name__:  # one file may have a function for each half
+        eager = names.get("vision_eager_attention_forward", eager)
     is_causal = kwargs.get("is_causal")
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)

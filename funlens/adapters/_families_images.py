@@ -5,7 +5,7 @@ from typing import Final
 from attrs import evolve
 
 from funlens.adapters._families_common import PRE_NORM, SELF, causal, with_attention
-from funlens.adapters._families_towers import ROTARY, VIT, tower
+from funlens.adapters._families_towers import CLIPPED, ROTARY, SCALED, tower
 from funlens.adapters._language import Architecture, Around
 
 _GLM4V: Final = evolve(
@@ -18,7 +18,6 @@ _TEXTS: Final[tuple[Architecture, ...]] = (
     causal(
         "cosmos3_edge_text",
         "deepseek_ocr2_text",
-        "ernie4_5_vl_moe_text",
         "glm4v_moe_text",
         "granite_docling_text",
         "hunyuan_vl_text",
@@ -33,6 +32,9 @@ _TEXTS: Final[tuple[Architecture, ...]] = (
         "unlimited_ocr_text",
     ),
     causal("glm4v_text", "glm_ocr_text", block=_GLM4V),
+    causal(
+        "step3p5", block=with_attention(PRE_NORM, changes="a gate scales each head")
+    ),
     causal("mistral4", block=evolve(PRE_NORM, attention=(_LATENT,))),
 )
 """The language models of some of them, which have no other name."""
@@ -40,6 +42,15 @@ _TEXTS: Final[tuple[Architecture, ...]] = (
 _DEEP: Final = {
     "reads": "what is seen is added to the first layers too",
     "unjoined": "what is seen is added between the first layers",
+}
+
+_BOTH_WAYS: Final = "tokens that stand for one picture see each other"
+
+_COUNTS: Final = {"counts_tokens": True}
+_NO_GRADIENT: Final = {
+    "no_func": dict.fromkeys(
+        ("Grad", "Jvp"), "its tower adds what it learned to SDPA's mask"
+    )
 }
 
 _AROUND: Final[tuple[Around, ...]] = (
@@ -58,19 +69,26 @@ _AROUND: Final[tuple[Around, ...]] = (
         model_types=(
             "aria",
             "cohere2_vision",
-            "gemma3",
             "lfm2_vl",
             "minicpm_ocr",
             "minicpmv4_6",
             "minicpmv4_7",
-            "paligemma",
-            "shieldgemma2",
         ),
         others=tower("vision_tower.encoder.layers"),
     ),
     Around(
-        model_types=("deepseek_vl", "deepseek_vl_hybrid", "janus"),
+        model_types=("gemma3", "paligemma", "shieldgemma2"),
+        others=tower("vision_tower.encoder.layers"),
+        words={"looks_ahead": _BOTH_WAYS},
+    ),
+    Around(
+        model_types=("deepseek_vl", "janus"),
         others=tower("vision_model.encoder.layers"),
+    ),
+    Around(
+        model_types=("deepseek_vl_hybrid",),
+        others=tower("vision_model.encoder.layers"),
+        words=_NO_GRADIENT,
     ),
     Around(
         model_types=("idefics2", "idefics3", "smolvlm", "granite_docling"),
@@ -80,6 +98,7 @@ _AROUND: Final[tuple[Around, ...]] = (
     Around(
         model_types=("blip-2", "instructblip", "instructblipvideo"),
         others=tower("vision_model.encoder.layers"),
+        stack=_COUNTS,
     ),
     Around(
         model_types=("video_llava",),
@@ -97,23 +116,33 @@ _AROUND: Final[tuple[Around, ...]] = (
         model_types=("internvl",),
         others=tower(
             "vision_tower.encoder.layer",
+            block=SCALED,
             read_at="vision_feature_layer",
         ),
     ),
     Around(
-        model_types=("perception_lm", "qianfan_ocr", "hunyuan_vl", "molmo2"),
+        model_types=("perception_lm", "molmo2"),
         others=tower("vision_tower.layers"),
     ),
     Around(
+        model_types=("hunyuan_vl",),
+        others=tower("vision_tower.layers"),
+        stack=_COUNTS,
+    ),
+    Around(
+        model_types=("qianfan_ocr",),
+        others=tower("vision_tower.layers", block=SCALED),
+    ),
+    Around(
         model_types=("step3p7",),
-        others=tower("vision_model.layers", block=ROTARY),
+        others=tower("vision_model.layers", block=SCALED),
     ),
     Around(
         model_types=("lighton_ocr",),
         others=tower("vision_encoder.transformer.layers", block=ROTARY),
     ),
     Around(
-        model_types=("mistral3", "mistral_large4"),
+        model_types=("mistral3",),
         others=tower("vision_tower.transformer.layers", block=ROTARY),
     ),
     Around(
@@ -122,7 +151,6 @@ _AROUND: Final[tuple[Around, ...]] = (
     ),
     Around(
         model_types=(
-            "exaone4_5",
             "glm46v",
             "glm4v",
             "glm4v_moe",
@@ -134,10 +162,12 @@ _AROUND: Final[tuple[Around, ...]] = (
             "qwen3_5_moe",
         ),
         others=tower("visual.blocks", block=ROTARY),
+        stack=_COUNTS,
     ),
     Around(
         model_types=("qwen2_vl",),
         others=tower("visual.blocks", block=ROTARY, sizes={"d_model": "embed_dim"}),
+        stack=_COUNTS,
     ),
     Around(
         model_types=(
@@ -148,19 +178,27 @@ _AROUND: Final[tuple[Around, ...]] = (
             "qwen3_vl_moe",
         ),
         others=tower("visual.blocks", block=ROTARY),
+        stack=_COUNTS,
         block=_DEEP,
     ),
     Around(
+        model_types=("exaone4_5",),
+        others=tower("visual.blocks", block=ROTARY),
+    ),
+    Around(
         model_types=("qwen4_exp",),
+        stack=_COUNTS,
         others=tower("visual.blocks", block=ROTARY),
     ),
     Around(
         model_types=("cosmos3_edge",),
         others=tower("visual.encoder.layers"),
+        stack=_COUNTS,
     ),
     Around(
         model_types=("paddleocr_vl",),
         others=tower("visual.vision_model.encoder.layers", block=ROTARY),
+        stack=_COUNTS,
     ),
     Around(
         model_types=("hyperclovax_vision_v2",),
@@ -171,7 +209,7 @@ _AROUND: Final[tuple[Around, ...]] = (
         others=tower("vision_model.encoder.layers", block=ROTARY),
     ),
     Around(
-        model_types=("ernie4_5_vl_moe", "dots3_note"),
+        model_types=("dots3_note",),
         others=tower("vision_tower.blocks", block=ROTARY),
     ),
     Around(
@@ -185,17 +223,15 @@ _AROUND: Final[tuple[Around, ...]] = (
     ),
     Around(
         model_types=("gemma4",),
-        others=tower("vision_tower.encoder.layers", block=ROTARY),
+        others=tower("vision_tower.encoder.layers", block=CLIPPED),
     ),
-    Around(model_types=("fast_vlm", "gemma4_unified", "inkling_mm_model")),
-    Around(
-        model_types=("got_ocr2", "pp_chart2table", "deepseek_ocr2", "unlimited_ocr")
-    ),
+    Around(model_types=("gemma4_unified",), words={"looks_ahead": _BOTH_WAYS}),
+    Around(model_types=("fast_vlm", "got_ocr2", "pp_chart2table")),
+    Around(model_types=("deepseek_ocr2", "unlimited_ocr"), words=_NO_GRADIENT),
     Around(
         model_types=("nemotron_h_omni",),
         others=tower("vision_model.encoder.layer"),
     ),
-    Around(model_types=("emu3",), language="text_model"),
     Around(model_types=("fuyu",)),
 )
 

@@ -49,6 +49,38 @@ VIT: Final = Block(
 """A block of a vision transformer, in every common spelling."""
 ROTARY: Final = evolve(VIT, attention=(evolve(VIT.attention[0], has_rotary=True),))
 """The same, where queries and keys are rotated by row and column."""
+SCALED: Final = evolve(
+    VIT,
+    unsummed=_SCALED,
+    hidden={"attn_out": _SCALED, "mlp_out": _SCALED},
+)
+"""The same, where what is added is scaled by parameters of the block."""
+CLIPPED: Final = evolve(
+    VIT,
+    ln2="pre_feedforward_layernorm",
+    attention=(
+        Attention(
+            path="self_attn",
+            q="q_proj.linear",
+            k="k_proj.linear",
+            v="v_proj.linear",
+            o="o_proj.linear",
+            changes="a norm stands on the values",
+        ),
+    ),
+    ln1_post="post_attention_layernorm",
+    ln2_post="post_feedforward_layernorm",
+    mlp=(
+        Mlp(
+            path="mlp",
+            up="up_proj.linear",
+            gate="gate_proj.linear",
+            down="down_proj.linear",
+        ),
+    ),
+)
+"""A block with norms on both sides, whose projections are clipped."""
+
 
 def tower(
     path: str,

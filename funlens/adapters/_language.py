@@ -370,6 +370,7 @@ class Architecture:
             `get_output_embeddings` does not tell.
         is_causal: Whether positions see only earlier ones, or the config field that
             tells.
+        looks_ahead: Why some positions of a causal model see later ones.
         biased_masks: Whether attention masks depend on activations or weights, which
             SDPA's kernel cannot differentiate.
         refusal: Says why a module that the table describes cannot be used; nothing
@@ -410,6 +411,7 @@ class Architecture:
     body: str = ""
     unembed: Path = ""
     is_causal: bool | str = True
+    looks_ahead: str = ""
     biased_masks: bool = False
     refusal: Callable[[nn.Module], str] | None = None
     mixes_rows: str = ""
@@ -439,6 +441,7 @@ class Around:
         language: Where the language model is, below HuggingFace's `base_model`.
         config: Field of the config that describes it, and names its table.
         others: The stacks beside it; their paths start at HuggingFace's `base_model`.
+        stack: Words of its stack that differ.
         block: Words that every kind of block has here and not there.
         words: Other words of the table that differ.
     """
@@ -447,5 +450,6 @@ class Around:
     language: Path = "language_model"
     config: str = "text_config"
     others: Mapping[str, Stack] = attrs.field(factory=dict[str, Stack])
+    stack: Mapping[str, object] = attrs.field(factory=dict[str, object])
     block: Mapping[str, object] = attrs.field(factory=dict[str, object])
     words: Mapping[str, object] = attrs.field(factory=dict[str, object])

@@ -167,10 +167,10 @@ def _language(table: Around, module: Any) -> str:
 
 
 def _changed(stack: Stack, table: Around) -> dict[str, Any]:
-    """Give a stack's kinds of blocks other words."""
+    """Give the words of a stack that differ, and of its kinds of blocks."""
     if not table.block or not stack.block:
-        return {}
-    return {"block": tuple(attrs.evolve(k, **table.block) for k in stack.kinds)}
+        return {**table.stack}
+    return {**table.stack, "block": tuple(attrs.evolve(k, **table.block) for k in stack.kinds)}
 
 
 def _fitting(arch: Architecture, module: Any) -> Architecture:

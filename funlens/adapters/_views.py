@@ -148,6 +148,7 @@ class Half:
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Put the half back beside the other."""
         other = raw.chunk(2, dim=-1)[not self.second]
+        value = value.reshape(other.shape)
         both = (other, value) if self.second else (value, other)
         return torch.cat(both, dim=-1)
 

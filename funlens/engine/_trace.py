@@ -320,7 +320,7 @@ class Trace:
             folded = (part.reshape(*tensor.shape[:-1], 1) for part in (value, new))
             return with_scale(seen.module, tensor, *folded)
         if tap.side == "heads":
-            moved = (new - value).sum(-2)
+            moved = (new - value).sum(-2).reshape(tensor.shape)
             return unless_same(moved == 0, tensor, tensor + moved)
         return tap.view.write(tensor, new)
 
