@@ -5,7 +5,7 @@ from typing import Final
 from attrs import evolve
 
 from funlens.adapters._families_common import PRE_NORM, SELF, causal, with_attention
-from funlens.adapters._families_towers import CLIPPED, ROTARY, SCALED, tower
+from funlens.adapters._families_towers import CLIPPED, CONVOLVED, ROTARY, SCALED, tower
 from funlens.adapters._language import Architecture, Around
 
 _GLM4V: Final = evolve(
@@ -53,6 +53,13 @@ _NO_GRADIENT: Final = {
     )
 }
 
+_NO_START: Final = "HuggingFace's own count of positions asks its config for what it lacks"
+_WHOLE_NUMBERS: Final = {
+    "no_func": dict.fromkeys(
+        ("Grad", "Jvp"), "its tower interpolates what autograd takes for whole numbers"
+    )
+}
+
 _AROUND: Final[tuple[Around, ...]] = (
     Around(
         model_types=(
@@ -70,7 +77,6 @@ _AROUND: Final[tuple[Around, ...]] = (
             "aria",
             "cohere2_vision",
             "lfm2_vl",
-            "minicpm_ocr",
             "minicpmv4_6",
             "minicpmv4_7",
         ),
@@ -156,7 +162,6 @@ _AROUND: Final[tuple[Around, ...]] = (
             "glm4v_moe",
             "glm_ocr",
             "glmga",
-            "qwen2_5_omni_thinker",
             "qwen2_5_vl",
             "qwen3_5",
             "qwen3_5_moe",
@@ -173,7 +178,6 @@ _AROUND: Final[tuple[Around, ...]] = (
         model_types=(
             "cohere_compass",
             "cosmos3_omni",
-            "qwen3_omni_moe_thinker",
             "qwen3_vl",
             "qwen3_vl_moe",
         ),
@@ -209,24 +213,41 @@ _AROUND: Final[tuple[Around, ...]] = (
         others=tower("vision_model.encoder.layers", block=ROTARY),
     ),
     Around(
-        model_types=("dots3_note",),
-        others=tower("vision_tower.blocks", block=ROTARY),
+        model_types=("qwen2_5_omni_thinker",),
+        others=tower("visual.blocks", block=ROTARY),
+        words={"maskless": _NO_START},
+    ),
+    Around(
+        model_types=("qwen3_omni_moe_thinker",),
+        others=tower("visual.blocks", block=ROTARY),
+        block=_DEEP,
+        words={"maskless": _NO_START},
     ),
     Around(
         model_types=(
-            "inkling2",
-            "kimi_k25",
-            "lfm3_vl",
             "minimax_m3_vl",
         ),
         others=tower("vision_tower.layers", block=ROTARY),
+    ),
+    Around(
+        model_types=("kimi_k25",),
+        others=tower("vision_tower.layers", block=ROTARY),
+        words=_WHOLE_NUMBERS,
+    ),
+    Around(
+        model_types=("inkling2",),
+        others=tower("vision_tower.layers", block=SCALED),
+    ),
+    Around(
+        model_types=("lfm3_vl",),
+        others=tower("vision_tower.layers", block=CONVOLVED),
     ),
     Around(
         model_types=("gemma4",),
         others=tower("vision_tower.encoder.layers", block=CLIPPED),
     ),
     Around(model_types=("gemma4_unified",), words={"looks_ahead": _BOTH_WAYS}),
-    Around(model_types=("fast_vlm", "got_ocr2", "pp_chart2table")),
+    Around(model_types=("fast_vlm", "minicpm_ocr", "got_ocr2", "pp_chart2table")),
     Around(model_types=("deepseek_ocr2", "unlimited_ocr"), words=_NO_GRADIENT),
     Around(
         model_types=("nemotron_h_omni",),

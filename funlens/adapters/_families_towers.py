@@ -55,6 +55,11 @@ SCALED: Final = evolve(
     hidden={"attn_out": _SCALED, "mlp_out": _SCALED},
 )
 """The same, where what is added is scaled by parameters of the block."""
+CONVOLVED: Final = (
+    evolve(ROTARY, needs="self_attn"),
+    evolve(VIT, attention=(), unsummed="what its convolution adds is not met"),
+)
+"""Blocks of which some have a convolution in the place of attention."""
 CLIPPED: Final = evolve(
     VIT,
     ln2="pre_feedforward_layernorm",
@@ -85,7 +90,7 @@ CLIPPED: Final = evolve(
 def tower(
     path: str,
     *,
-    block: Block = VIT,
+    block: Block | tuple[Block, ...] = VIT,
     ln_final: str = "",
     given: str = "pixel_values",
     sizes: Mapping[str, str] | None = None,
