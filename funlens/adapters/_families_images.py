@@ -127,8 +127,13 @@ _AROUND: Final[tuple[Around, ...]] = (
         ),
     ),
     Around(
-        model_types=("perception_lm", "molmo2"),
+        model_types=("perception_lm",),
         others=tower("vision_tower.layers"),
+    ),
+    Around(
+        model_types=("molmo2",),
+        others=tower("vision_tower.layers"),
+        words={"mixes_rows": "what it pools is counted through all rows' pictures"},
     ),
     Around(
         model_types=("hunyuan_vl",),
@@ -251,9 +256,9 @@ _AROUND: Final[tuple[Around, ...]] = (
     Around(model_types=("deepseek_ocr2", "unlimited_ocr"), words=_NO_GRADIENT),
     Around(
         model_types=("nemotron_h_omni",),
-        others=tower("vision_model.encoder.layer"),
+        others=tower("vision_model.encoder.layer", block=SCALED),
     ),
-    Around(model_types=("fuyu",)),
+    Around(model_types=("fuyu", "inkling_mm_model")),
 )
 
 IMAGES: Final[tuple[Architecture | Around, ...]] = (*_TEXTS, *_AROUND)

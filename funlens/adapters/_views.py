@@ -171,7 +171,10 @@ class Swapped:
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Put heads first."""
         del raw
-        return value.repeat_interleave(self.repeats, 2).transpose(1, 2)
+        every = value  # a copy of other strides would take SDPA to other bits
+        if self.repeats > 1:
+            every = value.repeat_interleave(self.repeats, 2)
+        return every.transpose(1, 2)
 
 
 @attrs.frozen
