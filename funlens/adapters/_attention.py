@@ -100,7 +100,9 @@ def attend_packed(
     if active is not None:
         query, key = _rotated(active, path, module, query, key)
     lengths = cu_seq_lens_q.diff().tolist()
-    stretches = zip(*(at.split(lengths, dim=2) for at in (query, key, value)))
+    stretches = zip(
+        *(at.split(lengths, dim=2) for at in (query, key, value)), strict=True
+    )
     outs = [
         _attended(module, *each, attention_mask, watched=False, **kept)[0]
         for each in stretches

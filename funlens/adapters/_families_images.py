@@ -19,7 +19,6 @@ _TEXTS: Final[tuple[Architecture, ...]] = (
         "cosmos3_edge_text",
         "deepseek_ocr2_text",
         "glm4v_moe_text",
-        "granite_docling_text",
         "hunyuan_vl_text",
         "molmo2_text",
         "paddleocr_vl_text",
@@ -53,7 +52,9 @@ _NO_GRADIENT: Final = {
     )
 }
 
-_NO_START: Final = "HuggingFace's own count of positions asks its config for what it lacks"
+_NO_START: Final = (
+    "HuggingFace's own count of positions asks its config for what it lacks"
+)
 _WHOLE_NUMBERS: Final = {
     "no_func": dict.fromkeys(
         ("Grad", "Jvp"), "its tower interpolates what autograd takes for whole numbers"
@@ -77,8 +78,6 @@ _AROUND: Final[tuple[Around, ...]] = (
             "aria",
             "cohere2_vision",
             "lfm2_vl",
-            "minicpmv4_6",
-            "minicpmv4_7",
         ),
         others=tower("vision_tower.encoder.layers"),
     ),
@@ -97,7 +96,7 @@ _AROUND: Final[tuple[Around, ...]] = (
         words=_NO_GRADIENT,
     ),
     Around(
-        model_types=("idefics2", "idefics3", "smolvlm", "granite_docling"),
+        model_types=("idefics2", "idefics3", "smolvlm"),
         language="text_model",
         others=tower("vision_model.encoder.layers"),
     ),
@@ -132,7 +131,6 @@ _AROUND: Final[tuple[Around, ...]] = (
     ),
     Around(
         model_types=("molmo2",),
-        others=tower("vision_tower.layers"),
         words={"mixes_rows": "what it pools is counted through all rows' pictures"},
     ),
     Around(
@@ -229,9 +227,7 @@ _AROUND: Final[tuple[Around, ...]] = (
         words={"maskless": _NO_START},
     ),
     Around(
-        model_types=(
-            "minimax_m3_vl",
-        ),
+        model_types=("minimax_m3_vl",),
         others=tower("vision_tower.layers", block=ROTARY),
     ),
     Around(

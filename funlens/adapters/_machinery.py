@@ -95,7 +95,9 @@ class Machinery:
     def is_unread(self, site: Site) -> bool:
         """Tell whether a site is in blocks whose results the model does not read."""
         stack = self.stack(site.stack)
-        told = getattr(self.module.config, stack.read_at, None) if stack.read_at else None
+        told = (
+            getattr(self.module.config, stack.read_at, None) if stack.read_at else None
+        )
         if told is None:
             return False
         n_layers = 1 + max(at.layer or 0 for at in self.taps if at.stack == site.stack)

@@ -170,7 +170,10 @@ def _changed(stack: Stack, table: Around) -> dict[str, Any]:
     """Give the words of a stack that differ, and of its kinds of blocks."""
     if not table.block or not stack.block:
         return {**table.stack}
-    return {**table.stack, "block": tuple(attrs.evolve(k, **table.block) for k in stack.kinds)}
+    return {
+        **table.stack,
+        "block": tuple(attrs.evolve(k, **table.block) for k in stack.kinds),
+    }
 
 
 def _fitting(arch: Architecture, module: Any) -> Architecture:

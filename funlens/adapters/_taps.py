@@ -774,9 +774,7 @@ class _Heads:
         at = self._at(words.k) or ("" if words.kv else self._at(words.v))
         if not at or not self._d_head:
             module = self.layer.module(self._path)
-            return self.layer.sizes.kv_heads(
-                module, self.layer.config, self._n_heads
-            )
+            return self.layer.sizes.kv_heads(module, self.layer.config, self._n_heads)
         return features(self.layer.module(at))[1] // self._d_head
 
     def _sizes(self, count: int, *, kv: bool = False) -> dict[str, int]:

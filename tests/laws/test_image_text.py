@@ -16,9 +16,12 @@ WITHOUT: Final = {
     "florence2": "no table yet: its tower attends by window and by channel",
     "glm5_next": "no table yet: streams and a recurrence of its own",
     "granite4_vision": "no table yet: multipliers, and features in several layers",
+    "granite_docling": "no table yet: what is seen is added within its layers",
     "idefics": "gated layers of cross-attention stand between its blocks",
     "kosmos-2": "no table yet: norms within attention and MLP",
     "kosmos-2.5": "no table yet, as for kosmos-2",
+    "minicpmv4_6": "no table yet: a row alone differs by itself",
+    "minicpmv4_7": "no table yet, as for minicpmv4_6",
     "mistral_large4": "no table yet: its attention is chosen by an indexer",
     "muse_glimmer": "no table yet: gates and norms of its own",
     "muse_spark": "no table yet, as for muse_glimmer",
@@ -30,7 +33,8 @@ WITHOUT: Final = {
 }
 # With a table whose laws do not hold where pictures are shown, and why.
 TEXT_ONLY: Final = {
-    "emu3": "it embeds the picture's code words in a second run of its embedding"
+    "dots3_note": "its pictures are placed otherwise beside padding on the left",
+    "emu3": "it embeds the picture's code words in a second run of its embedding",
 }
 ROWS: Final = [
     row
@@ -44,7 +48,7 @@ A_FEW: Final = frozenset(
         "deepseek_vl-image",
         "fuyu-image",
         "llava-image",
-        "minicpmv4_6-image",
+        "minicpm_ocr-image",
         "qwen2_5_vl-image",
         "qwen3_vl-image",
     }
