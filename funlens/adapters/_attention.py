@@ -99,13 +99,13 @@ def attend_packed(
         return attend(module, query, key, value, mask, **kept)
     if active is not None:
         query, key = _rotated(active, path, module, query, key)
-    lengths = cu_seq_lens_q.diff().tolist()
-    stretches = zip(
-        *(at.split(lengths, dim=2) for at in (query, key, value)), strict=True
+    lengths: list[int] = cu_seq_lens_q.diff().tolist()
+    queries, keys, values = (
+        torch.split(at, lengths, dim=2) for at in (query, key, value)
     )
     outs = [
-        _attended(module, *each, attention_mask, watched=False, **kept)[0]
-        for each in stretches
+        _attended(module, q, k, v, attention_mask, watched=False, **kept)[0]
+        for q, k, v in zip(queries, keys, values, strict=True)
     ]
     return torch.cat(outs, dim=1), None
 

@@ -16,7 +16,7 @@ from funlens.adapters._families_common import (
     with_attention,
 )
 from funlens.adapters._families_encoders import ENCODERS
-from funlens.adapters._families_images import IMAGES
+from funlens.adapters._families_images import IMAGE_TEXTS
 from funlens.adapters._families_layouts import LAYOUTS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
@@ -24,7 +24,6 @@ from funlens.adapters._families_seq2seq import SEQ2SEQ
 from funlens.adapters._families_streams import STREAMS
 from funlens.adapters._language import (
     Architecture,
-    Around,
     Attention,
     Block,
     Fused,
@@ -372,8 +371,8 @@ _MPT: Final = Architecture(
     ),
 )
 
-ARCHITECTURES: Final[tuple[Architecture | Around, ...]] = (
-    *IMAGES,
+ARCHITECTURES: Final[tuple[Architecture, ...]] = (
+    *IMAGE_TEXTS,
     *_LLAMAS,
     *_DEEPSEEK,
     _GPT2,

@@ -14,7 +14,7 @@ _GLM4V: Final = evolve(
 _LATENT: Final = evolve(
     SELF, kv="kv_b_proj", q_latent="q_a_layernorm", kv_latent="kv_a_layernorm"
 )
-_TEXTS: Final[tuple[Architecture, ...]] = (
+IMAGE_TEXTS: Final[tuple[Architecture, ...]] = (
     causal(
         "cosmos3_edge_text",
         "deepseek_ocr2_text",
@@ -61,7 +61,7 @@ _WHOLE_NUMBERS: Final = {
     )
 }
 
-_AROUND: Final[tuple[Around, ...]] = (
+AROUND: Final[tuple[Around, ...]] = (
     Around(
         model_types=(
             "aya_vision",
@@ -256,6 +256,4 @@ _AROUND: Final[tuple[Around, ...]] = (
     ),
     Around(model_types=("fuyu", "inkling_mm_model")),
 )
-
-IMAGES: Final[tuple[Architecture | Around, ...]] = (*_TEXTS, *_AROUND)
-"""Tables of models that see."""
+"""Models that see, around the language model whose table is theirs."""

@@ -11,6 +11,7 @@ from torch import nn
 from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION, register_attention
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
+from funlens.adapters._families_images import AROUND
 from funlens.adapters._language import Architecture, Around, Stack
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._outputs import Head, head_of, labels_of
@@ -48,7 +49,7 @@ def supported() -> tuple[str, ...]:
 
 def _tables() -> tuple[Architecture | Around, ...]:
     loaded = (entry.load() for entry in entry_points(group=_GROUP))
-    return (*loaded, *ARCHITECTURES)
+    return (*loaded, *AROUND, *ARCHITECTURES)
 
 
 def _table_for(config: Any) -> Architecture | Around:
