@@ -99,9 +99,9 @@ def attend_packed(
         return attend(module, query, key, value, mask, **kept)
     if active is not None:
         query, key = _rotated(active, path, module, query, key)
-    lengths: list[int] = cu_seq_lens_q.diff().tolist()
+    sizes: list[int] = cu_seq_lens_q.diff().tolist()
     queries, keys, values = (
-        torch.split(at, lengths, dim=2) for at in (query, key, value)
+        torch.split(at, sizes, dim=2) for at in (query, key, value)
     )
     outs = [
         _attended(module, q, k, v, attention_mask, watched=False, **kept)[0]
