@@ -99,7 +99,7 @@ def attend_packed(
         return attend(module, query, key, value, mask, **kept)
     if active is not None:
         query, key = _rotated(active, path, module, query, key)
-    sizes: list[int] = cu_seq_lens_q.diff().tolist()
+    sizes = [int(size) for size in cu_seq_lens_q.diff().unbind()]
     queries, keys, values = (
         torch.split(at, sizes, dim=2) for at in (query, key, value)
     )
