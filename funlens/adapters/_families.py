@@ -19,6 +19,7 @@ from funlens.adapters._families_common import (
     with_attention,
 )
 from funlens.adapters._families_encoders import ENCODERS
+from funlens.adapters._families_images import IMAGE_TEXTS
 from funlens.adapters._families_layouts import LAYOUTS
 from funlens.adapters._families_rare import RARE
 from funlens.adapters._families_recurrent import RECURRENT
@@ -370,6 +371,7 @@ _MPT: Final = Architecture(
 )
 
 ARCHITECTURES: Final[tuple[Architecture, ...]] = (
+    *IMAGE_TEXTS,
     *_LLAMAS,
     *_DEEPSEEK,
     _GPT2,

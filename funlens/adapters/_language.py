@@ -364,6 +364,9 @@ class Stack:
         per_token: Whether it has as many positions for each of the main stack's.
         otherwise: The stack that counts where this one is not there.
         packed: What stands behind each other in its one row, where rows are not apart.
+        sizes: Fields of its config that are not called as usual.
+        read_at: Field of the whole config that tells which of the states between its
+            blocks are read, the first being what enters it; the last if empty.
     """
 
     blocks: Path = BLOCKS
@@ -392,6 +395,8 @@ class Stack:
     per_token: bool = False
     otherwise: "Stack | None" = None
     packed: str = ""
+    sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    read_at: str = ""
 
     @property
     def kinds(self) -> tuple[Block, ...]:
@@ -431,6 +436,7 @@ class Architecture:
             `get_output_embeddings` does not tell.
         is_causal: Whether positions see only earlier ones, or the config field that
             tells.
+        looks_ahead: Why some positions of a causal model see later ones.
         biased_masks: Whether attention masks depend on activations or weights, which
             SDPA's kernel cannot differentiate.
         refusal: Says why a module that the table describes cannot be used; nothing
@@ -475,6 +481,7 @@ class Architecture:
     body: str = ""
     unembed: Path = ""
     is_causal: bool | str = True
+    looks_ahead: str = ""
     biased_masks: bool = False
     refusal: Callable[[nn.Module], str] | None = None
     mixes_rows: str = ""
@@ -496,3 +503,26 @@ class Architecture:
     sizes: Mapping[str, str] = attrs.field(factory=dict[str, str])
     plain: Mapping[str, str] = attrs.field(factory=dict[str, str])
     verified: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Around:
+    """A model around a language model, whose table is that of the language model.
+
+    Attributes:
+        model_types: HuggingFace's names of it.
+        language: Where the language model is, below HuggingFace's `base_model`.
+        config: Field of the config that describes it, and names its table.
+        others: The stacks beside it; their paths start at HuggingFace's `base_model`.
+        stack: Words of its stack that differ.
+        block: Words that every kind of block has here and not there.
+        words: Other words of the table that differ.
+    """
+
+    model_types: tuple[str, ...]
+    language: Path = "language_model"
+    config: str = "text_config"
+    others: Mapping[str, Stack] = attrs.field(factory=dict[str, Stack])
+    stack: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    block: Mapping[str, object] = attrs.field(factory=dict[str, object])
+    words: Mapping[str, object] = attrs.field(factory=dict[str, object])

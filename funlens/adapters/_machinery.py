@@ -95,6 +95,20 @@ class Machinery:
         """The words for one stack; the empty name is the main one's."""
         return self.arch.others[name] if name else self.arch.main
 
+    def is_unread(self, site: Site) -> bool:
+        """Tell whether a site is in blocks whose results the model does not read."""
+        stack = self.stack(site.stack)
+        told = (
+            getattr(self.module.config, stack.read_at, None) if stack.read_at else None
+        )
+        if told is None:
+            return False
+        n_layers = 1 + max(at.layer or 0 for at in self.taps if at.stack == site.stack)
+        states = (told,) if isinstance(told, int) else told
+        deepest = max(state % (n_layers + 1) for state in states)
+        layer = n_layers if site.layer is None else site.layer
+        return layer >= deepest and layer > 0 and deepest < n_layers
+
     @property
     def config(self) -> Any:
         """HuggingFace's config of the main stack."""

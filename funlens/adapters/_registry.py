@@ -11,7 +11,8 @@ from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION, register_att
 from funlens.adapters._drift import check_paths
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
-from funlens.adapters._language import Architecture, Stack
+from funlens.adapters._families_images import AROUND
+from funlens.adapters._language import Architecture, Around, Stack
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._outputs import Head, head_of, labels_of
 from funlens.adapters._parallel import refuse_spread, with_parts
@@ -25,6 +26,7 @@ from funlens.adapters._tree import (
     features,
     find,
     first,
+    joined,
     lists_of,
     path_of,
     subconfig,
@@ -52,18 +54,19 @@ def described() -> tuple[str, ...]:
     return tuple(sorted(set(chain.from_iterable(t.model_types for t in _tables()))))
 
 
-def _tables() -> tuple[Architecture, ...]:
-    return (*installed_tables(), *_BUILTIN)
+def _tables() -> tuple[Architecture | Around, ...]:
+    return (*installed_tables(), *AROUND, *_BUILTIN)
 
 
-def _table_for(config: Any) -> Architecture:
+def _table_for(config: Any) -> Architecture | Around:
     model_type = str(getattr(config, "model_type", ""))
-    found = [table for table in _tables() if model_type in table.model_types]
-    for table in found:
-        if all(
+    named = [table for table in _tables() if model_type in table.model_types]
+    for table in named:
+        if isinstance(table, Around) or all(
             getattr(config, name, None) == told for name, told in table.when.items()
         ):
             return table
+    found = [table for table in named if isinstance(table, Architecture)]
     if found:
         wanted = " or ".join(str(dict(table.when)) for table in found)
         raise UnsupportedConfigError(model_type, f"its config has none of {wanted}")
@@ -105,7 +108,8 @@ def from_module(
     check_bos(bos)
     text = tokenizer_in(tokenizer)
     inner = _unwrapped(module)
-    arch = _fitting(adapter or _table_for(inner.config), inner)
+    table = adapter or _table_for(inner.config)
+    arch = _fitting(_joined(table, inner), inner)
     refusal = arch.refusal(inner) if arch.refusal else ""
     if refusal:
         raise UnsupportedConfigError(inner.config.model_type, refusal, "")
@@ -137,6 +141,53 @@ def from_module(
     return spec if text is tokenizer else attrs.evolve(spec, processor=tokenizer)
 
 
+def _joined(table: Architecture | Around, module: Any) -> Architecture:
+    """Give the table of a language model, and what stands around it.
+
+    Raises:
+        UnsupportedArchitectureError: No table describes the language model.
+        UnsupportedConfigError: There is no language model where the table says.
+    """
+    if isinstance(table, Architecture):
+        return table
+    config = subconfig(module.config, table.config)
+    if config is None:  # the language model alone, under the name of the whole
+        config = module.config.get_text_config()
+    inner = _table_for(config)
+    if inner is table:
+        problem = f"its {table.config!r} names the model that it is part of"
+        raise UnsupportedConfigError(table.model_types[0], problem)
+    arch = _joined(inner, module)
+    main = attrs.evolve(arch.main, config=table.config, **_changed(arch.main, table))
+    return attrs.evolve(
+        arch,
+        model_types=table.model_types,
+        body=_language(table, module),
+        main=main,
+        others={**arch.others, **table.others},
+        **table.words,
+    )
+
+
+def _language(table: Around, module: Any) -> str:
+    """Path of the body of the language model within a model."""
+    base = path_of(module, module.base_model)
+    at = first(module, table.language, base) or first(module, table.language)
+    held: Any = find(module, at)
+    inner = getattr(held, "base_model", held)
+    return joined(at, path_of(held, inner))
+
+
+def _changed(stack: Stack, table: Around) -> dict[str, Any]:
+    """Give the words of a stack that differ, and of its kinds of blocks."""
+    if not table.block or not stack.block:
+        return {**table.stack}
+    return {
+        **table.stack,
+        "block": tuple(attrs.evolve(k, **table.block) for k in stack.kinds),
+    }
+
+
 def _fitting(arch: Architecture, module: Any) -> Architecture:
     """Let an encoder that stands alone be the main stack."""
     body = arch.body or path_of(module, module.base_model)
@@ -166,11 +217,12 @@ def _blocks(module: Any, body: str, stack: Stack) -> str:
 def _bound(arch: Architecture, skeleton: Any) -> Binder:
     config = skeleton.config
     main = subconfig(config, arch.main.config) or config.get_text_config()
-    body = arch.body or path_of(skeleton, skeleton.base_model)
+    whole = path_of(skeleton, skeleton.base_model)
     return Binder(
         arch=arch,
         module=skeleton,
-        body=body,
+        body=arch.body or whole,
+        whole=whole,
         config=main,
         sizes=Sizes(names=arch.sizes, config=main),
         embed=_held(skeleton, "input"),

@@ -6,6 +6,7 @@ threads that run at once do not meet. The owner's module is never touched.
 
 import copy
 import functools
+import inspect
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from funlens.adapters._active import ACTIVE, Point, Seen
-from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION
+from funlens.adapters._attention import (
+    ATTENTION,
+    EAGER_ATTENTION,
+    PACKED_ATTENTION,
+)
 from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
 from funlens.adapters._recurring import watch_mixer
@@ -89,6 +94,13 @@ def has_interface(part: nn.Module) -> bool:
     return "ALL_ATTENTION_FUNCTIONS" in names and "eager_attention_forward" in names
 
 
+def _is_packed(part: nn.Module) -> bool:
+    """Tell whether attention goes through the stretches of one packed row in turn."""
+    names = vars(sys.modules[type(part).__module__])
+    takes = inspect.signature(type(part).forward).parameters
+    return "is_flash_attention_requested" in names and "cu_seqlens" in takes
+
+
 def _set_attention(
     skeleton: nn.Module, watched: Sequence[nn.Module | None], *, eager: bool
 ) -> None:
@@ -96,12 +108,14 @@ def _set_attention(
     found = [*_configs(skeleton, _ATTENTION_FIELD)]
     apart = {id(getattr(part, "config", None)) for part in watched}
     asking = {id(config) for part, config in found if has_interface(part)} - apart
+    packed = {id(config) for part, config in found if _is_packed(part)}
     for part, config in found:
         part.__dict__.setdefault("funlens_base", getattr(config, _ATTENTION_FIELD))
     for config in {id(config): config for _, config in found}.values():
         if id(config) in asking:
             is_eager = getattr(config, _ATTENTION_FIELD) == "eager"
             ours = EAGER_ATTENTION if is_eager else ATTENTION
+            ours = PACKED_ATTENTION if id(config) in packed else ours
             setattr(config, _ATTENTION_FIELD, ours)
         elif eager:
             setattr(config, _ATTENTION_FIELD, "eager")

@@ -160,6 +160,7 @@ class Binder:
         arch: The table.
         module: The model.
         body: Path of the body within it, which tables start at.
+        whole: Path of HuggingFace's `base_model`, where the body is a part of it.
         config: HuggingFace's config of the main stack.
         sizes: Its numbers.
         embed: Path of the model's own input embedding; empty without one.
@@ -168,6 +169,7 @@ class Binder:
     arch: Architecture
     module: nn.Module
     body: str
+    whole: str
     config: Any
     sizes: Sizes
     embed: str
@@ -185,7 +187,7 @@ class Binder:
         norm: Any = find(self.module, joined(path, stack.sized_by))
         if stack.sized_by and norm is not None:
             return int(norm.weight.shape[-1])
-        return self.sizes.width(self.config_of(stack))
+        return self.sizes_of(stack).width(self.config_of(stack))
 
     @property
     def has_encoder(self) -> bool:
@@ -209,13 +211,25 @@ class Binder:
         held = (subconfig(one, stack.config) for one in (whole, self.config))
         return next((found for found in held if found is not None), self.config)
 
+    def sizes_of(self, stack: Stack) -> Sizes:
+        """Give the numbers of a stack's config."""
+        if not stack.sizes:
+            return self.sizes
+        return attrs.evolve(self.sizes, names={**self.sizes.names, **stack.sizes})
+
     def at(self, path: Path, base: str = "") -> str:
         """Resolve the alternatives of a path below a base; empty if none is there."""
         return first(self.module, path, base)
 
     def below_body(self, path: Path) -> str:
         """Resolve a path below the model's body, or below the model."""
-        return self.at(path, self.body) or self.at(path)
+        found = (self.at(path, base) for base in self.bases)
+        return next(filter(None, found), "")
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Where a stack's paths may start, the nearest first."""
+        return tuple(dict.fromkeys((self.body, self.whole, "")))
 
 
 def blocks_of(binder: Binder, stack: Stack) -> tuple[str, ...]:
@@ -248,7 +262,7 @@ def _listed(binder: Binder, blocks: Path) -> tuple[str, ...]:
     """List the paths of a list's modules, or of several lists'."""
     names = (blocks,) if isinstance(blocks, str) else blocks
     for name in names:
-        for base in (binder.body, ""):
+        for base in binder.bases:
             found = tuple(_children(binder.module, joined(base, name)))
             if found:
                 return found
@@ -390,6 +404,11 @@ class _Layer:
                 return found.removeprefix(f"{self.path}.")
         return ""
 
+    @property
+    def sizes(self) -> Sizes:
+        """The numbers of its stack."""
+        return self.binder.sizes_of(self.words)
+
     def module(self, path: str) -> Any:
         """Give the module at a path below the block."""
         return find(self.binder.module, joined(self.path, path))
@@ -478,7 +497,7 @@ class _Layer:
                 rejoins=inner,
                 in_place=self.block.stream_changes,
             )
-        count = self.binder.sizes.streams(self.config) + (layout == "behind")
+        count = self.sizes.streams(self.config) + (layout == "behind")
         views = {
             "inner": WHOLE,
             "flat": Heads(count),
@@ -822,13 +841,13 @@ class _Heads:
     @property
     def _d_head(self) -> int:
         module = self.layer.module(self._path)
-        return self.layer.binder.sizes.head_width(module, self.layer.config)
+        return self.layer.sizes.head_width(module, self.layer.config)
 
     @property
     def _n_heads(self) -> int:
         at = self._at(self.words.q)
         if not at or not self._d_head:
-            return self.layer.binder.sizes.heads(self.layer.config)
+            return self.layer.sizes.heads(self.layer.config)
         width = features(self.layer.module(at))[1]
         return width // self._d_head // (2 if self.words.gated_query else 1)
 
@@ -843,9 +862,7 @@ class _Heads:
         at = self._at(words.k) or ("" if words.kv else self._at(words.v))
         if not at or not self._d_head:
             module = self.layer.module(self._path)
-            return self.layer.binder.sizes.kv_heads(
-                module, self.layer.config, self._n_heads
-            )
+            return self.layer.sizes.kv_heads(module, self.layer.config, self._n_heads)
         return features(self.layer.module(at))[1] // self._d_head
 
     def _sizes(self, count: int, *, kv: bool = False) -> dict[str, int]:

@@ -191,6 +191,7 @@ class Half:
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Put the half back beside the other."""
         other = raw.chunk(2, dim=-1)[not self.second]
+        value = value.reshape(other.shape)
         both = (other, value) if self.second else (value, other)
         return torch.cat(both, dim=-1)
 
@@ -213,7 +214,10 @@ class Swapped:
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Put heads first."""
         del raw
-        return value.repeat_interleave(self.repeats, 2).transpose(1, 2)
+        every = value  # a copy of other strides would take SDPA to other bits
+        if self.repeats > 1:
+            every = value.repeat_interleave(self.repeats, 2)
+        return every.transpose(1, 2)
 
 
 @attrs.frozen

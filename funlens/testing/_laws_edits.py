@@ -54,6 +54,8 @@ def all_editable(subject: Subject) -> LawResult:
 def _is_unread(subject: Subject, site: Site) -> bool:
     """Tell whether the table says that the head cannot depend on a site."""
     machinery: Machinery = subject.spec.engine
+    if site.stack and machinery.is_unread(site):
+        return True
     is_last = site.layer == subject.spec.n_layers - 1 and site.part in {"q", "k", "v"}
     return bool(machinery.arch.unread) and machinery.head == "sequences" and is_last
 

@@ -50,6 +50,8 @@ def batch(subject: Subject) -> LawResult:
     for row in range(n_rows):
 
         def alone(held: Tensor, row: int = row) -> Tensor:
+            if held.shape[0] < n_rows:  # pictures side by side in one strip
+                return held.chunk(n_rows, dim=-1)[row]
             each = held.shape[0] // n_rows
             return held[row * each : (row + 1) * each]
 

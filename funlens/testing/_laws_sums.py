@@ -72,6 +72,8 @@ def writes_sum(subject: Subject) -> LawResult:
 
 def patterns(subject: Subject) -> LawResult:
     law = "pattern rows sum to 1, and see nothing later"
+    machinery: Machinery = subject.spec.engine
+    is_causal = subject.spec.is_causal and not machinery.arch.looks_ahead
     found: dict[str, float] = {}
     for site, pattern in subject.cache.items():
         if site.part not in {"pattern", "cross_pattern"}:
@@ -81,7 +83,7 @@ def patterns(subject: Subject) -> LawResult:
         if note:  # rows sum to less than 1
             off = off.clamp(min=0.0)
         found[f"sum {site}"] = float(off.abs().max())
-        if subject.spec.is_causal and site.part == "pattern" and not site.stack:
+        if is_causal and site.part == "pattern" and not site.stack:
             own = pattern[..., : pattern.shape[-2]]  # others stand behind these
             found[f"later {site}"] = float(own.triu(1).abs().max())
     return worst(law, found, subject.tolerance, why_not="no attention")

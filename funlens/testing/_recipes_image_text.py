@@ -18,7 +18,7 @@ from funlens.testing._recipes_modal_sizes import IMAGE
 from funlens.testing._recipes_record import Recipe
 
 # The shared settings are enough.
-_PLAIN: Final = ("blip-2", "deepseek_vl", "llava", "ovis2")
+_PLAIN: Final = ("deepseek_vl", "llava", "ovis2")
 
 _GEMMA3: Final = {**PIXELS, "token_type_ids": Marks(IMAGE)}
 
@@ -139,7 +139,11 @@ _SEGMENTING: Final = (
         "deepseek_ocr2",
         145,
         PIXELS,
-        text={"mlp_layer_types": ("dense", "sparse"), "num_experts_per_tok": 2},
+        text={
+            "max_position_embeddings": 256,
+            "mlp_layer_types": ("dense", "sparse"),
+            "num_experts_per_tok": 2,
+        },
         vision=_TWO_TOWERS,
         note="at least 144 queries, and a separator",
     ),
@@ -165,6 +169,7 @@ _SEGMENTING: Final = (
 _INTERN: Final = {"image_size": (16, 16), "patch_size": (4, 4)}
 
 _PROJECTED: Final = (
+    shown("blip-2", 4, PIXELS, num_query_tokens=4),
     shown("aria", 3, PIXELS, nested={"projector_patch_to_query_dict.4": 3}),
     shown("aya_vision", 4, PIXELS, vision=FINE),
     shown("blip", 0, PIXELS, note="sees through cross-attention"),
