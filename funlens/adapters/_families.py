@@ -52,7 +52,6 @@ _LLAMAS: Final = (
         "aria_text",
         "cwm",
         "dots1",
-        "emu3",
         "emu3_text_model",
         "ernie4_5",
         "ernie4_5_moe",

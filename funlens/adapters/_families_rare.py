@@ -206,7 +206,11 @@ RARE: Final[tuple[Architecture, ...]] = (
         causal("axk2", block=_INDEXED),
         sees_padding="its indexer chooses among the padding behind the text too",
     ),
-    causal("dots3_note", "dots3_note_text", block=_INDEXED),
+    Architecture(
+        model_types=("dots3_note", "dots3_note_text"),
+        main=Stack(block=_INDEXED),
+        refuses={"pixel_values": "padded rows come out otherwise beside pictures"},
+    ),
     Architecture(
         model_types=("minimax_m3_vl_text",),
         main=Stack(

@@ -179,7 +179,9 @@ _AMID: Final = (
         "vibevoice",
         "vibevoice_asr",
         ears={},
-        noisy=("input_values",),
+        refuses={
+            "input_values": "beside it noise is drawn from torch's global generator"
+        },
     ),
     _amid(
         "kyutai_speech_to_text",

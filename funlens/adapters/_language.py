@@ -449,7 +449,7 @@ class Architecture:
         front: What the model puts in front of the positions it is given.
         codebooks: Config field that tells how many rows of ids are one row.
         channels: Config field that tells how many ids stand at one position.
-        noisy: Inputs beside which it draws from the global generator.
+        refuses: Inputs that it cannot be given here, and why.
         keeps_cache: Whether it computes other bits without its cache, so that runs
             have one too.
         maskless: Why HuggingFace's own model cannot be told what is padding.
@@ -490,7 +490,7 @@ class Architecture:
     front: Front | None = None
     codebooks: str = ""
     channels: str = ""
-    noisy: tuple[str, ...] = ()
+    refuses: Mapping[str, str] = attrs.field(factory=dict[str, str])
     keeps_cache: bool = False
     maskless: str = ""
     unpadded: str = ""

@@ -330,12 +330,12 @@ def _check_names(spec: ModelSpec, given: Mapping[str, Any]) -> None:
 
 def _check_noise(spec: ModelSpec, given: Mapping[str, Any]) -> None:
     """Refuse inputs beside which the model draws from the global generator."""
-    noisy: tuple[str, ...] = spec.engine.arch.noisy
-    for name in noisy:
+    refuses: Mapping[str, str] = spec.engine.arch.refuses
+    for name, why in refuses.items():
         if given.get(name) is not None:
             raise InputError(
-                f"beside `{name}` it draws noise from torch's global generator",
-                "inputs that it reads without noise",
+                f"`{name}` is among the inputs, and {why}",
+                "inputs without it",
                 "Make the embeddings yourself, and pass `inputs_embeds`",
             )
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
 
 from funlens.data import ModelSpec, PerRow, Selection, Site
@@ -87,7 +88,11 @@ def _tiled_inputs(prepared: Prepared, times: int) -> Prepared:
     """Put the inputs below themselves so many times."""
     batch = prepared.main.batch
     kwargs = {
-        name: _tiled(held, times) if _has_rows(held, batch) else held
+        name: _tiled(held, times)
+        if _has_rows(held, batch)
+        else torch.cat([held] * times, dim=-1)
+        if _is_packed(held, batch)
+        else held
         for name, held in prepared.kwargs.items()
     }
     frames = {
@@ -100,6 +105,12 @@ def _tiled_inputs(prepared: Prepared, times: int) -> Prepared:
         for name, frame in prepared.frames.items()
     }
     return Prepared(kwargs=kwargs, frames=frames)
+
+
+def _is_packed(held: Any, batch: int) -> bool:
+    """Tell whether pictures lie beside each other in one strip, for all rows."""
+    is_one = isinstance(held, Tensor) and held.ndim > 3 and len(held) == 1  # noqa: PLR2004 -- rows, channels, height, width
+    return is_one and batch > 1
 
 
 def _has_rows(held: Any, batch: int) -> bool:

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 import funlens as fl
-from funlens.errors import FunlensError, UnsupportedArchitectureError
+from funlens.errors import FunlensError, InputError, UnsupportedArchitectureError
 from funlens.testing import RECIPES, Recipe, head_recipes, tiny_hf_model, tiny_inputs
 
 
@@ -60,6 +60,8 @@ def verify(recipe: Recipe) -> Verified:
         return Verified(recipe=recipe, refused=str(error))
     try:
         found = fl.verify(spec, tiny_inputs(recipe.name), untouched=_built(recipe))
+    except InputError as error:
+        return Verified(recipe=recipe, n_sites=len(spec.sites), refused=str(error))
     except Exception as error:  # noqa: BLE001 -- whatever goes wrong is a finding
         broken = ("its laws can be checked", False, True, repr(error))
         return Verified(recipe=recipe, n_sites=len(spec.sites), rows=(broken,))
