@@ -436,7 +436,8 @@ class Architecture:
             `get_output_embeddings` does not tell.
         is_causal: Whether positions see only earlier ones, or the config field that
             tells.
-        looks_ahead: Why some positions of a causal model see later ones.
+        looks_ahead: Why some positions of a causal model see later ones, beside
+            pictures.
         biased_masks: Whether attention masks depend on activations or weights, which
             SDPA's kernel cannot differentiate.
         refusal: Says why a module that the table describes cannot be used; nothing

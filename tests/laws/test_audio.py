@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import funlens as fl
+from funlens.adapters import described
 from funlens.errors import InputError, SelectionError
 from funlens.testing import RECIPES, Recipe, tiny_hf_model, tiny_inputs
 
@@ -17,7 +18,7 @@ WITHOUT: Final = {
     "vibevoice-speech": "it draws noise from the global generator",
     "vibevoice_asr-speech": "it draws noise from the global generator",
 }
-KNOWN: Final = frozenset(fl.supported())
+KNOWN: Final = frozenset(described())
 EARS: Final = {"input_features", "input_values"}
 HEARING: Final = [
     row

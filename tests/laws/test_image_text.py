@@ -5,37 +5,19 @@ from typing import Any, Final
 import pytest
 
 import funlens as fl
+from funlens.adapters import described
+from funlens.errors import InputError
 from funlens.testing import RECIPES, Recipe, tiny_hf_model, tiny_inputs
+from tests.models._obstacles import UNDESCRIBED
 
-# Without a table, and why.
+# Without a table.
 WITHOUT: Final = {
-    "blip": "no table yet: a text decoder that sees through cross-attention",
-    "chameleon": "it embeds the picture's code words in a second run of its embedding",
-    "diffusion_gemma": "no table yet: two stacks share what they keep",
-    "ernie4_5_vl_moe": "its experts are two groups, run in turn",
-    "florence2": "no table yet: its tower attends by window and by channel",
-    "glm5_next": "no table yet: streams and a recurrence of its own",
-    "granite4_vision": "no table yet: multipliers, and features in several layers",
-    "granite_docling": "no table yet: what is seen is added within its layers",
-    "idefics": "gated layers of cross-attention stand between its blocks",
-    "kosmos-2": "no table yet: norms within attention and MLP",
-    "kosmos-2.5": "no table yet, as for kosmos-2",
-    "minicpmv4_6": "no table yet: a row alone differs by itself",
-    "minicpmv4_7": "no table yet, as for minicpmv4_6",
-    "mistral_large4": "no table yet: its attention is chosen by an indexer",
-    "muse_glimmer": "no table yet: gates and norms of its own",
-    "muse_spark": "no table yet, as for muse_glimmer",
-    "pi0": "its output is what a robot should do",
-    "pix2struct": "its encoder is given no tokens",
-    "pp_formulanet": "its encoder is given no tokens",
-    "udop": "its encoder joins patches to the text",
-    "vision-encoder-decoder": "its encoder is given no tokens",
+    row.model_type
+    for row in RECIPES
+    if row.task == "image-text" and row.model_type in UNDESCRIBED
 }
-# With a table whose laws do not hold where pictures are shown, and why.
-TEXT_ONLY: Final = {
-    "dots3_note": "its pictures are placed otherwise beside padding on the left",
-    "emu3": "it embeds the picture's code words in a second run of its embedding",
-}
+# With a table that refuses pictures, and why.
+TEXT_ONLY: Final = {"dots3_note": "padded rows"}
 ROWS: Final = [
     row
     for row in RECIPES
@@ -63,9 +45,19 @@ def marked(row: Recipe) -> Any:
 
 def test_the_rest_is_without_a_table() -> None:
     """The list of what is left out holds nothing that has a table."""
-    known = set(fl.supported())
-    assert set() == known & set(WITHOUT)
+    known = set(described())
+    assert set() == known & WITHOUT
     assert set() == {row.model_type for row in ROWS} - known
+
+
+@pytest.mark.parametrize("model_type", TEXT_ONLY)
+def test_pictures_that_a_table_cannot_answer_for_are_refused(model_type: str) -> None:
+    """The error says why; text alone runs."""
+    name = f"{model_type}-image"
+    spec, given = fl.from_module(tiny_hf_model(name)), tiny_inputs(name)
+    with pytest.raises(InputError, match=TEXT_ONLY[model_type]):
+        fl.run(spec, given)
+    fl.run(spec, {"input_ids": given["input_ids"]})
 
 
 @pytest.mark.parametrize("name", [marked(row) for row in ROWS])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import funlens as fl
+from funlens.adapters import described
 from funlens.errors import (
     ConflictError,
     InputError,
@@ -44,7 +45,7 @@ WITHOUT: Final = {
     "tipsv2-base": _TWO_TOWERS,
     "vitdet-base": "its stream is a grid of patches, not a row",
 }
-KNOWN: Final = frozenset(fl.supported())
+KNOWN: Final = frozenset(described())
 EYES: Final = {"pixel_values", "inputs"}
 SEEING: Final = [
     row

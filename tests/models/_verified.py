@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import torch
@@ -16,6 +16,8 @@ from tqdm import tqdm
 import funlens as fl
 from funlens.errors import FunlensError, InputError, UnsupportedArchitectureError
 from funlens.testing import RECIPES, Recipe, head_recipes, tiny_hf_model, tiny_inputs
+
+NO_TABLE: Final = "no table describes it"
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +57,7 @@ def verify(recipe: Recipe) -> Verified:
     try:
         spec = fl.from_module(module)
     except UnsupportedArchitectureError:
-        return Verified(recipe=recipe, refused="no table describes it")
+        return Verified(recipe=recipe, refused=NO_TABLE)
     except FunlensError as error:
         return Verified(recipe=recipe, refused=str(error))
     try:
