@@ -329,7 +329,7 @@ def test_only_huggingface_s_own_options_pass_as_keywords() -> None:
             for parameter in inspect.signature(getattr(fl, name)).parameters.values()
         )
     }
-    checking = {"generate", "generate_with_cache", "load", "to_chat_tokens"}
+    checking = {"generate", "generate_with_cache", "grid", "load", "to_chat_tokens"}
     assert checking == taking
 
 

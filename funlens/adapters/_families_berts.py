@@ -100,8 +100,17 @@ BERTS: Final[tuple[Architecture, ...]] = (
         refusal=sparse,
     ),
     Architecture(
-        model_types=("camembert", "data2vec-text", "roberta", "xlm-roberta", "xmod"),
+        model_types=("camembert", "data2vec-text", "roberta", "xlm-roberta"),
         main=_BERT_STACK,
+        is_causal="is_decoder",
+        first_position="pad_token_id",
+    ),
+    Architecture(
+        model_types=("xmod",),
+        main=evolve(
+            _BERT_STACK,
+            block=evolve(BERT_BLOCK, unsummed="a language's adapter follows the MLP"),
+        ),
         is_causal="is_decoder",
         first_position="pad_token_id",
     ),

@@ -78,7 +78,7 @@ class Machinery:
     watched: frozenset[str]
     centered: frozenset[type]
     plans: dict[object, Any] = attrs.field(factory=dict[object, Any])
-    notes: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    notes: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
     _lock: Any = attrs.field(factory=threading.RLock)
     _own: threading.local = attrs.field(factory=threading.local)
     _made: dict[bool, nn.Module] = attrs.field(factory=dict[bool, nn.Module])

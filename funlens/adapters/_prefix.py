@@ -1,9 +1,11 @@
 """Keys and values of an unedited run, for runs that go on from a position of it."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import attrs
+import torch
 from torch import Tensor
 
 KeysValues: TypeAlias = tuple[Tensor, Tensor]
@@ -51,27 +53,26 @@ def recorded(cache: Any) -> Prefix | None:
 
 
 def _cache_of(layers: Sequence[KeysValues]) -> Any:
-    import torch
+    """Make a cache whose layers show what they hold before what they are given."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
-    class _Held(DynamicLayer):
-        """A layer that shows what it holds before what it is given, and keeps none."""
-
-        def update(
-            self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
-        ) -> KeysValues:
-            held: Any = (self.keys, self.values)
-            times = len(key_states) // len(held[0])
-            before = (part.repeat(times, 1, 1, 1) for part in held)
-            pairs = zip(before, (key_states, value_states), strict=True)
-            keys, values = (torch.cat(pair, dim=-2) for pair in pairs)
-            return keys, values
-
     cache: Any = DynamicCache()
     for keys, values in layers:
-        layer: Any = _Held()
+        layer: Any = DynamicLayer()
         layer.keys, layer.values, layer.is_initialized = keys, values, True
         layer.dtype, layer.device = keys.dtype, keys.device
+        layer.update = partial(_shown, (keys, values))  # keeps none of it
         cache.layers.append(layer)
     return cache
+
+
+def _shown(
+    held: KeysValues, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+) -> KeysValues:
+    """Put what is held, for as many rows, before what comes."""
+    times = len(key_states) // len(held[0])
+    before = (part.repeat(times, 1, 1, 1) for part in held)
+    pairs = zip(before, (key_states, value_states), strict=True)
+    keys, values = (torch.cat(pair, dim=-2) for pair in pairs)
+    return keys, values

@@ -1,5 +1,6 @@
 """`Grid`: many interventions of one kind, over the axes of a part."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import EllipsisType
 from typing import Any, Final, TypeAlias, cast
@@ -8,7 +9,7 @@ import attrs
 
 from funlens.data._parts import AXES, axis_of
 from funlens.data._sites import Part, Site
-from funlens.errors import SelectionError
+from funlens.errors import OptionError, SelectionError, nearest
 
 Choice: TypeAlias = EllipsisType | Sequence[int] | int
 """All of an axis, some of it, or one place that makes no axis."""
@@ -55,6 +56,7 @@ def grid(kind: Callable[..., Any], part: Part, **words: Any) -> Grid:
 
     Raises:
         SelectionError: The part has no such axis, or no axis is gone over.
+        OptionError: The kind takes no such word.
 
     Examples:
         >>> import funlens as fl
@@ -62,6 +64,8 @@ def grid(kind: Callable[..., Any], part: Part, **words: Any) -> Grid:
         (('layer', None), ('head', None))
     """
     _check_part(part)
+    options = {name: held for name, held in words.items() if name not in _WORDS}
+    _check_options(kind, options)
     places = {word: chosen for word, chosen in words.items() if word in _WORDS}
     for word in places:
         if word != "layer":
@@ -75,7 +79,7 @@ def grid(kind: Callable[..., Any], part: Part, **words: Any) -> Grid:
         part=part,
         axes=tuple((word, _chosen(part, word, at)) for word, at in axes.items()),
         fixed={word: at for word, at in places.items() if isinstance(at, int)},
-        options={name: held for name, held in words.items() if name not in _WORDS},
+        options=options,
     )
 
 
@@ -85,6 +89,17 @@ def _check_part(part: object) -> None:
         raise SelectionError(str(part), problem, "a part, uncalled: `resid_pre`")
     if part.name not in AXES:
         raise AssertionError(part)
+
+
+def _check_options(kind: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse words that neither select nor mean anything to the kind."""
+    known = inspect.signature(kind).parameters
+    if any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        return
+    for name in options:
+        if name not in known:
+            problem = f"{getattr(kind, '__name__', kind)} takes no such word"
+            raise OptionError(name, problem, nearest(name, [*known, *_WORDS]))
 
 
 def _chosen(part: Part, word: str, at: object) -> tuple[int, ...] | None:

@@ -588,6 +588,9 @@ def _set_joins(spec: ModelSpec, trace: Trace, joins: Joins) -> None:
         layer: machinery.taps[Site(part=entering, layer=layer)] for layer in joins.rows
     }
     trace.joins = {tap.point: (tap, joins.rows[at]) for at, tap in taps.items()}
+    if len(trace.joins) < len(taps):
+        problem = "its table has two layers begin at one place"
+        raise UnsupportedConfigError(spec.model_type, problem)
     trace.skipped = frozenset(machinery.blocks[: min(joins.rows)])
     trace.seen = joins.since
 

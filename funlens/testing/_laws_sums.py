@@ -4,6 +4,7 @@ from typing import Final
 
 import torch
 from attrs import evolve
+from torch import Tensor
 
 from funlens.adapters import Machinery, acting_bias, find, head_results
 from funlens.data import ENTERING, LEAVING
@@ -47,6 +48,7 @@ _WRITERS: Final = (
 
 def writes_sum(subject: Subject) -> LawResult:
     law = "what a block adds is resid_post - resid_pre"
+    machinery: Machinery = subject.spec.engine
     found: dict[str, float] = {}
     notes: dict[str, None] = {}
     for stack, layer in subject.stacks():
@@ -56,6 +58,9 @@ def writes_sum(subject: Subject) -> LawResult:
         note = subject.note("resid_post", layer, stack)
         if note:
             notes[note] = None
+            kinds = machinery.stack(stack).kinds
+            if any(kind.stream_norm and not kind.unsummed for kind in kinds):
+                found.update(_norms_of_sums(subject, stack, layer))
             continue
         total = subject.at("resid_pre", layer, stack)
         for part in _WRITERS:
@@ -68,6 +73,50 @@ def writes_sum(subject: Subject) -> LawResult:
         found[f"resid_post {stack}{layer}"] = differ(total, post)
     why = "; ".join(notes) or "no blocks"
     return worst(law, found, subject.tolerance, why_not=why)
+
+
+_NORMED: Final = (
+    ("resid_pre", ("attn_out", "ssm_out"), "resid_mid"),
+    ("resid_mid", ("mlp_out", "dense_out"), "resid_post"),
+)
+
+
+def _norms_of_sums(subject: Subject, stack: str, layer: int) -> dict[str, float]:
+    """Where norms stand on the stream, they norm the stream and what is added."""
+    found: dict[str, float] = {}
+    for before, writers, after in _NORMED:
+        wrote = [part for part in writers if subject.has(part, layer, stack)]
+        crosses = after == "resid_mid" and subject.has("cross_out", layer, stack)
+        ends = (subject.has(part, layer, stack) for part in (before, after))
+        if crosses or not wrote or not all(ends):
+            continue
+        total = subject.at(before, layer, stack)
+        for part in wrote:
+            total = total + subject.at(part, layer, stack)
+        stream = subject.at(after, layer, stack)
+        found[f"{after} {stack}{layer}"] = _off_norm(total, stream)
+    return found
+
+
+def _off_norm(total: Tensor, stream: Tensor) -> float:
+    """Tell how far a stream is from any gain and bias on a sum that was normed.
+
+    Gain and bias are fitted to each feature over all positions, as a line.
+    """
+    rows, wanted = (part.flatten(0, -2).double() for part in (total, stream))
+    centered = rows - rows.mean(-1, keepdim=True)
+    normed = (
+        part / part.square().mean(-1, keepdim=True).sqrt() for part in (rows, centered)
+    )
+    return min(_off_line(each, wanted) for each in normed)
+
+
+def _off_line(inputs: Tensor, outputs: Tensor) -> float:
+    apart, wanted = (part - part.mean(0) for part in (inputs, outputs))
+    slope = (apart * wanted).sum(0) / apart.square().sum(0).clamp(min=1e-12)
+    return float(
+        (wanted - slope * apart).abs().max() / outputs.abs().max().clamp(min=1.0)
+    )
 
 
 def patterns(subject: Subject) -> LawResult:

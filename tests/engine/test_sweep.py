@@ -389,6 +389,14 @@ def test_grid_that_goes_over_nothing_is_refused(
         fl.grid(fl.Zero, part, **words)
 
 
+def test_word_that_nobody_takes_is_refused() -> None:
+    """It neither selects nor goes to the intervention; the nearest are named."""
+    with pytest.raises(errors.OptionError, match="layer"):
+        fl.grid(fl.Zero, fl.z, layr=..., head=...)
+    with pytest.raises(errors.OptionError, match="source"):
+        fl.grid(fl.Patch, fl.z, layer=..., sorce=torch.zeros(1))
+
+
 def test_grid_of_a_part_that_is_not_there_names_the_nearest() -> None:
     """As for any site."""
     grid = fl.grid(fl.Zero, fl.router_logits, layer=...)

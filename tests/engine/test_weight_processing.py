@@ -337,7 +337,7 @@ UNTOLD: Final = {
     "mbart": r"encoder_attn\.k_proj does",
     "hunyuan_v1_moe": "HunYuanMoEV1Gate, which is no linear map",
     "jetmoe": "experts of layer 0",
-    "zaya": "what reads the norm",
+    "zaya": r"v_proj_current does",
     "gpt2-base": "no logits",
 }
 

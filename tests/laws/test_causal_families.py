@@ -8,7 +8,11 @@ from funlens.errors import UnsupportedConfigError
 from funlens.testing import CAUSAL, tiny_hf_model, tiny_inputs
 
 # The whole recipe of these is built from a part of the family's config.
-PARTS = {"musicgen": "musicgen_decoder", "musicgen_melody": "musicgen_melody_decoder"}
+PARTS = {
+    "emu3": "emu3_text_model",
+    "musicgen": "musicgen_decoder",
+    "musicgen_melody": "musicgen_melody_decoder",
+}
 REFUSED = {
     "reformer": "global generator",
     "rwkv-rescaled": "divides weights in place",
