@@ -80,7 +80,7 @@ def attend_packed(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    cu_seq_lens_q: Tensor,
+    cu_seq_lens_q: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attend within each stretch of one packed row, as HuggingFace does in a loop.
@@ -88,6 +88,8 @@ def attend_packed(
     Where the run looks inside, the stretches are attended to at once, so that there is
     one pattern, which is 0 between them.
     """
+    if cu_seq_lens_q is None:  # rows as usual, in a family that can also pack them
+        return attend(module, query, key, value, attention_mask, **kwargs)
     kept = {name: held for name, held in kwargs.items() if name not in _FLASH_ONLY}
     active = ACTIVE.get()
     path = module.__dict__.get("funlens_path", "")

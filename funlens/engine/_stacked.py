@@ -11,6 +11,7 @@ from funlens.data import ModelSpec, PerRow, Selection, Site
 from funlens.engine._inputs import Frame, Prepared
 from funlens.engine._plan import Edit, kept, lay_out
 from funlens.engine._run import Options, traced
+from funlens.engine._trace import Trace
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -76,10 +77,21 @@ def stacked(
         grad=grad,
     )
     out, trace = traced(spec, inputs, plan, options=options)
-    held = [trace.captured[site][0] for site in captured]
-    if ends.logits_at is not None:
-        drops = isinstance(ends.logits_at, int | PerRow)
-        held = [out.squeeze(1) if drops else out for _ in sites]
+    return apart(read(out, trace, sites, ends.logits_at), times)
+
+
+def read(
+    out: Tensor, trace: Trace, sites: Sequence[Site], logits_at: Selection | None
+) -> list[Tensor]:
+    """Give what was read of a run: its logits at one position, or what it kept."""
+    if logits_at is None:
+        return [trace.captured[site][0] for site in sites]
+    drops = isinstance(logits_at, int | PerRow)
+    return [out.squeeze(1) if drops else out for _ in sites]
+
+
+def apart(held: Sequence[Tensor], times: int) -> list[list[Tensor]]:
+    """Give each run's part of what was read of all."""
     split = [value.chunk(times) for value in held]
     return [list(values) for values in zip(*split, strict=True)]
 
@@ -134,6 +146,7 @@ def for_rows(site: Site, times: int) -> Site:
 
 
 def repeated(chosen: Selection | None, times: int) -> Selection | None:
+    """Say for all rows what one index for each row says of one run's."""
     if isinstance(chosen, PerRow):
         return PerRow(chosen.indices * times)
     return chosen

@@ -12,7 +12,7 @@ from funlens.data import ENTERING, LEAVING, ModelSpec, PerRow, Site, Span
 from funlens.engine._inputs import Frame, Prepared, prepare
 from funlens.engine._plan import Edit, kept, lay_out
 from funlens.engine._run import Joins, Options, traced
-from funlens.engine._stacked import Ends, for_rows, repeated
+from funlens.engine._stacked import Ends, apart, for_rows, read, repeated
 from funlens.errors import FunlensError
 
 # How HuggingFace's code, or ours, may refuse rows that it does not expect.
@@ -192,12 +192,7 @@ def wave(
     )
     joins = Joins(rows=rows, since=since)
     out, trace = traced(spec, stacked, plan, options=options, joins=joins)
-    held = [trace.captured[site][0] for site in captured]
-    if ends.logits_at is not None:
-        drops = isinstance(ends.logits_at, int | PerRow)
-        held = [out.squeeze(1) if drops else out for _ in sites]
-    split = [value.chunk(times) for value in held]
-    return [list(values) for values in zip(*split, strict=True)]
+    return apart(read(out, trace, sites, ends.logits_at), times)
 
 
 def _trial(spec: ModelSpec) -> Waves:

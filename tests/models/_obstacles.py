@@ -75,5 +75,4 @@ UNDESCRIBED: Final[Mapping[str, str]] = {
     "pi0": "its output is what a robot should do",
     "timesformer": "it attends over frames and over patches in turn",
     "vitdet": "its stream is a grid of patches, not a row",
-    "shieldgemma2": "its logits are two words of a language model's",
 }
