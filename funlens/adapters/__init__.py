@@ -4,7 +4,7 @@ from funlens.adapters._active import ACTIVE, Active, Point, Seen
 from funlens.adapters._chat import to_chat_tokens
 from funlens.adapters._checkpoints import checkpoints
 from funlens.adapters._circuits import OV, QK
-from funlens.adapters._collectives import is_part
+from funlens.adapters._collectives import Layout, is_part
 from funlens.adapters._corpus import tokenize_and_concatenate
 from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
 from funlens.adapters._directions import tokens_to_directions
@@ -65,13 +65,19 @@ from funlens.adapters._tree import Sizes, find
 from funlens.adapters._views import (
     AsIs,
     BeforeSink,
+    Columns,
     EveryRow,
     Half,
     HeadPart,
     Heads,
+    Parted,
+    PartOfSum,
+    Rows,
     Scaled,
     Slots,
     Square,
+    StreamsBehind,
+    StreamsFirst,
     Swapped,
     Tokens,
     Whole,
@@ -120,6 +126,7 @@ __all__ = [
     "BeforeSink",
     "Binder",
     "Block",
+    "Columns",
     "ContextLengthWarning",
     "Draft",
     "Encoded",
@@ -132,17 +139,21 @@ __all__ = [
     "Head",
     "HeadPart",
     "Heads",
+    "Layout",
     "Machinery",
     "Matrix",
     "Mixer",
     "Mlp",
     "NormForm",
     "OV",
+    "PartOfSum",
+    "Parted",
     "Path",
     "Point",
     "Prefix",
     "QK",
     "Rounds",
+    "Rows",
     "Scaled",
     "Seen",
     "Sizes",
@@ -152,6 +163,8 @@ __all__ = [
     "Step",
     "StreamNorm",
     "StreamWriter",
+    "StreamsBehind",
+    "StreamsFirst",
     "Swapped",
     "Tap",
     "Tokens",
