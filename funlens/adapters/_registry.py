@@ -233,7 +233,7 @@ def _held(skeleton: Any, end: Literal["input", "output"]) -> str:
     """Path of the embedding that HuggingFace calls the model's own."""
     try:
         part = getattr(skeleton, f"get_{end}_embeddings")()
-    except (NotImplementedError, AttributeError):
+    except (NotImplementedError, AttributeError):  # how HuggingFace says: there is none
         return ""
     if not isinstance(part, nn.Module) or isinstance(part, nn.ModuleList):
         return ""  # of several, none is the model's own

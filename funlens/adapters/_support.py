@@ -42,15 +42,16 @@ def _rows(held: dict[str, Any]) -> Iterator[Support]:
         wrong: list[int] = row["broken"]
         excused = {laws[int(at)]: reason for at, reason in row["excused"].items()}
         broken = tuple(laws[at] for at in wrong)
+        error: str = row.get("error", "")  # the laws could not be checked
         left = (law for law in laws if law not in excused and law not in broken)
         yield Support(
             name=row["name"],
             model_type=row["model_type"],
             task=row["task"],
             n_sites=row["n_sites"],
-            laws=() if row["refused"] else tuple(left),
+            laws=() if row["refused"] or error else tuple(left),
             excused=tuple(excused.items()),
-            broken=broken,
+            broken=(error,) if error else broken,
             refused=row["refused"],
             checked_with=held["transformers"],
             date=held["date"],

@@ -15,7 +15,7 @@ class Support:
         n_sites: Sites that the tiny model has.
         laws: Laws of `funlens.verify` that hold.
         excused: Laws that do not apply, and why.
-        broken: Laws that do not hold.
+        broken: Laws that do not hold, or what stopped their check.
         refused: Why such a model is refused; empty where it is not.
         checked_with: Version of transformers it was run with.
         date: Day of that run.

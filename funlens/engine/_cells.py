@@ -133,10 +133,11 @@ def _edits(
     grid: Grid,
     cell: Mapping[str, int],
 ) -> tuple[Intervention, ...] | None:
-    """Make one cell's interventions; None where its layer has no such place."""
+    """Make one cell's interventions; None where only other layers have its place."""
     site = grid.site(cell)
     shape = held.get(site.layer)
-    if shape is None or not _has(site, shape, cell):
+    is_lacking = shape is not None and not _has(site, shape, cell)
+    if is_lacking and any(_has(site, other, cell) for other in held.values()):
         return None
     return tuple(records([grid.kind(site, **grid.options)]))
 

@@ -101,7 +101,7 @@ def prepare(
     _check_transforms(spec)
     given = as_mapping(spec, inputs)
     _check_names(spec, given)
-    _check_noise(spec, given)
+    _check_refused(spec, given)
     if attention_mask is not None:
         given["attention_mask"] = attention_mask.to(spec.device)
     source = given.get("input_ids", given.get("inputs_embeds"))
@@ -328,7 +328,7 @@ def _check_names(spec: ModelSpec, given: Mapping[str, Any]) -> None:
             )
 
 
-def _check_noise(spec: ModelSpec, given: Mapping[str, Any]) -> None:
+def _check_refused(spec: ModelSpec, given: Mapping[str, Any]) -> None:
     """Refuse inputs beside which the model draws from the global generator."""
     refuses: Mapping[str, str] = spec.engine.arch.refuses
     for name, why in refuses.items():

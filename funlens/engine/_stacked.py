@@ -38,8 +38,6 @@ def stacked(
     prepared: Prepared,
     cells: Sequence[Sequence[Edit]],
     ends: Ends,
-    *,
-    grad: bool | None = False,
 ) -> list[list[Tensor]]:
     """Run several lists of edits at once.
 
@@ -48,7 +46,6 @@ def stacked(
         prepared: The inputs of one run.
         cells: The edits of each run, placed on its frames.
         ends: Where the runs begin and end, and what is read.
-        grad: Whether to record a graph; of one cell only.
 
     Returns:
         For each cell, each site's value.
@@ -74,7 +71,7 @@ def stacked(
         start_at_layer=ends.start,
         residual=None if ends.residual is None else _tiled(ends.residual, times),
         logits_at=repeated(ends.logits_at, times),
-        grad=grad,
+        grad=False,
     )
     out, trace = traced(spec, inputs, plan, options=options)
     return apart(read(out, trace, sites, ends.logits_at), times)

@@ -184,6 +184,13 @@ def _job(
     ):
         shape = tuple(resume.done.shape)
         raise ShapeError("resume", shape, laid.shape, laid.axes)
+    names = tuple(metric.name for metric in metrics)
+    if resume is not None and resume.metric != names:
+        raise InputError(
+            f"what is resumed measured {', '.join(resume.metric)}",
+            ", ".join(names),
+            "Resume with the same metrics",
+        )
     done: list[bool] = [False] * len(edits)
     if resume is not None:
         done = [bool(one) for one in resume.done.flatten()]

@@ -21,6 +21,7 @@ _BEFORE: Final = frozenset({"embed", "pos_embed"})
 _SHARE: Final = 4  # of free memory, a part for what is alive beside activations
 _READING: Final = 24  # positions that take as long as reading a layer's weights
 _UNTOLD: Final = 1024  # positions of a picture or a sound, which only a run tells
+_UNTOLD_MEMORY: Final = 2**32
 _COPIES: Final = 4  # of the widest activations, alive at once in a block
 
 
@@ -62,6 +63,7 @@ class SweepPlan:
         memory: How much may be taken, in bytes.
         whole: Why no layer can be left out; empty where some can.
         alone: Why cells that begin at other layers run apart; empty where they do not.
+        again: Why positions before an edit are run again; empty where they need not be.
         apart: Why cells cannot be stacked; empty where they can.
         logits_at: Position of the logits that are computed; None for all of them.
     """
@@ -74,6 +76,7 @@ class SweepPlan:
     memory: int
     whole: str
     alone: str
+    again: str
     apart: str
     logits_at: Selection | None
 
@@ -85,11 +88,14 @@ class SweepPlan:
     def __repr__(self) -> str:
         """Say how much is computed, in how many runs."""
         whole = f"; no layer left out: {self.whole}" if self.whole else ""
+        alone = f"; layer by layer: {self.alone}" if self.alone else ""
+        again = f"; from the first position: {self.again}" if self.again else ""
         apart = f"; not stacked: {self.apart}" if self.apart else ""
         return (
             f"SweepPlan({self.n_cells} cells in {len(self.groups)} runs, "
             f"{self.token_layers} of {self.naive_token_layers} token-layers "
-            f"({self.share:.0%}), {self.row_bytes} bytes a row{whole}{apart})"
+            f"({self.share:.0%}), {self.row_bytes} bytes a row"
+            f"{whole}{alone}{again}{apart})"
         )
 
 
@@ -168,7 +174,7 @@ def planned(
     joining = {} if waves.why_not else _joining(starts, metrics)
     left = {at: start for at, start in starts.items() if at not in joining}
     n_pos = prepared.main.n_pos
-    reuses = waves.reuses and all(_reads_late(m.site) for m in metrics)
+    reuses = not waves.why_again and all(_reads_late(m.site) for m in metrics)
     since = {at: _since(wanted[at], metrics, n_pos) * reuses for at in joining}
     groups = (*_stacks(left, stop, most), *_waves(joining, since, stop, most, n_pos))
     batch = prepared.main.batch
@@ -182,6 +188,7 @@ def planned(
         memory=limit,
         whole=whole,
         alone=waves.why_not,
+        again=waves.why_again,
         apart=apart,
         logits_at=_logits_at(spec, rows, metrics),
     )
@@ -322,6 +329,8 @@ def _row_bytes(spec: ModelSpec, prepared: Prepared, metrics: Sequence[Metric]) -
 def _free_memory(spec: ModelSpec) -> int:
     if spec.device.type == "cuda":
         return int(torch.cuda.mem_get_info(spec.device)[0])
+    if "SC_AVPHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return _UNTOLD_MEMORY  # macOS and Windows do not tell
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -24,6 +24,7 @@ _REFUSALS: Final = (
     TypeError,
     ValueError,
 )
+_NO_KEYS: Final = "earlier positions are known by more than keys and values"
 _N_TRIED: Final = 6  # positions of the run that tries it out
 _CLOSE: Final = 1e-3  # rounding of other shapes, in float32
 
@@ -34,11 +35,11 @@ class Waves:
 
     Attributes:
         why_not: Why they cannot; empty where they can.
-        reuses: Whether positions before an edit need not be run again.
+        why_again: Why positions before an edit must be run again; empty where not.
     """
 
     why_not: str = ""
-    reuses: bool = False
+    why_again: str = ""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -55,6 +56,11 @@ class Unedited:
     prefix: Prefix | None
 
 
+def _apart(why: str) -> Waves:
+    """Say that runs cannot join, nor begin at a position."""
+    return Waves(why_not=why, why_again=why)
+
+
 def waves_of(spec: ModelSpec, prepared: Prepared) -> Waves:
     """Tell whether runs can join each other on the way.
 
@@ -67,16 +73,16 @@ def waves_of(spec: ModelSpec, prepared: Prepared) -> Waves:
     arch = machinery.arch
     kinds = arch.main.kinds
     if set(prepared.kwargs) - {"input_ids"} or main.starts is not None:
-        return Waves(why_not="rows come with more than tokens, or are padded")
+        return _apart("rows come with more than tokens, or are padded")
     if spec.is_encoder_decoder or spec.n_streams > 1 or arch.front is not None:
-        return Waves(why_not="blocks read more than one stream")
+        return _apart("blocks read more than one stream")
     if arch.codebooks or arch.channels:
-        return Waves(why_not="a position has several ids")
+        return _apart("a position has several ids")
     if any(kind.reads or kind.given for kind in kinds) or arch.mixes_rows:
-        return Waves(why_not="blocks read more than the stream")
+        return _apart("blocks read more than the stream")
     why = machinery.why_no_skip(prepared.kwargs)
     if why:
-        return Waves(why_not=why)
+        return _apart(why)
     known: Waves = machinery.noted("waves", lambda: _trial(spec))
     return known
 
@@ -215,11 +221,12 @@ def _trial(spec: ModelSpec) -> Waves:
         try:
             found = wave(spec, prepared, cells, ends, start, since=since)
         except _REFUSALS as error:
-            return f"its blocks take no other rows ({type(error).__name__})"
+            return f"its blocks take no other rows ({type(error).__name__}: {error})"
         expected = values[0][:, since:]
         same = (torch.allclose(v, expected, rtol=_CLOSE, atol=_CLOSE) for (v,) in found)
         return "" if all(same) else "its blocks depend on more than the stream"
 
     why = tried(0)
-    reuses = not why and start.prefix is not None and not tried(size // 2)
-    return Waves(why_not=why, reuses=reuses)
+    if why or start.prefix is None:
+        return Waves(why_not=why, why_again=why or _NO_KEYS)
+    return Waves(why_again=tried(size // 2))

@@ -25,6 +25,7 @@ from funlens.testing._laws_sums import (
     heads_mix,
     heads_sum,
     patterns,
+    recurrences_read,
     writes_sum,
 )
 from funlens.testing._laws_sweeps import sweep_loops
@@ -103,6 +104,7 @@ LAWS: Final[tuple[Callable[[Subject], LawResult], ...]] = (
     patterns,
     heads_mix,
     heads_sum,
+    recurrences_read,
     own_value,
     all_editable,
     neutral_edits,

@@ -7,6 +7,7 @@ from attrs import evolve
 from torch import Tensor
 
 from funlens.adapters import Machinery, acting_bias, find, head_results
+from funlens.analyses import effective_attention
 from funlens.data import ENTERING, LEAVING
 from funlens.testing._subject import (
     LawResult,
@@ -137,6 +138,23 @@ def patterns(subject: Subject) -> LawResult:
             own = pattern[..., : pattern.shape[-2]]  # others stand behind these
             found[f"later {site}"] = float(own.triu(1).abs().max())
     return worst(law, found, subject.tolerance, why_not="no attention")
+
+
+def recurrences_read(subject: Subject) -> LawResult:
+    """What a linear recurrence reads is its effective attention on its values."""
+    law = "ssm_y == effective attention @ ssm_v"
+    found: dict[str, float] = {}
+    for stack, layer in subject.stacks():
+        if stack or not all(
+            subject.has(part, layer, stack) for part in ("ssm_v", "ssm_y")
+        ):
+            continue
+        weights = effective_attention(subject.spec, subject.cache, layer)
+        value, y = (subject.at(part, layer, stack) for part in ("ssm_v", "ssm_y"))
+        read = torch.einsum("bhqk,bkhd->bqhd", weights.to(value), value)
+        found[str(layer)] = differ(read, y)
+    why = "no recurrence that reads values"
+    return worst(law, found, subject.tolerance, why_not=why)
 
 
 def heads_mix(subject: Subject) -> LawResult:

@@ -261,6 +261,7 @@ def test_recurrences_run_all_positions() -> None:
         spec_of("mamba"), tiny_inputs("mamba"), grid, metric=fl.log_prob_of(3)
     )
     assert {0} == {group.since for group in plan.groups}
+    assert "more than keys and values" in plan.again
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
@@ -402,6 +403,40 @@ def test_grid_of_a_part_that_is_not_there_names_the_nearest() -> None:
     grid = fl.grid(fl.Zero, fl.router_logits, layer=...)
     with pytest.raises(errors.SiteNotFoundError):
         fl.sweep(spec_of("gpt2"), tiny_inputs("gpt2"), grid, metric=fl.log_prob_of(3))
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ({"layer": [0, 9]}, errors.SiteNotFoundError),
+        ({"layer": ..., "head": [0, 9]}, ExceptionGroup),
+    ],
+)
+def test_places_that_no_layer_has_are_errors(words: Any, kind: Any) -> None:
+    """They were asked for by number, so they are no holes in the result."""
+    grid = fl.grid(fl.Zero, fl.z, **words)
+    with pytest.raises(kind):
+        fl.sweep(spec_of("gpt2"), tiny_inputs("gpt2"), grid, metric=fl.log_prob_of(3))
+
+
+def test_layers_with_fewer_heads_leave_holes() -> None:
+    """A rectangle is filled where a layer has the head, and NaN elsewhere."""
+    spec, given = spec_of("mimo_v2_flash"), tiny_inputs("mimo_v2_flash")
+    grid = fl.grid(fl.Zero, fl.k, layer=..., head=...)
+    found = fl.sweep(spec, given, grid, metric=fl.log_prob_of(3))
+    n_heads = [info.shape[2] for info in fl.sites(spec) if info.site.part == "k"]
+    assert len(set(n_heads)) > 1
+    assert n_heads == found.done.sum(1).tolist()
+    assert bool(found.values[~found.done].isnan().all())
+
+
+def test_resuming_with_another_metric_is_refused() -> None:
+    """Its numbers are not those that were asked for."""
+    spec, given = spec_of("gpt2"), tiny_inputs("gpt2")
+    grid = fl.grid(fl.Zero, fl.z, layer=..., head=...)
+    part = fl.sweep(spec, given, grid, metric=fl.log_prob_of(3))
+    with pytest.raises(errors.InputError, match="log-probability"):
+        fl.sweep(spec, given, grid, metric=fl.rank_of(3), resume=part)
 
 
 def test_metrics_of_other_sites_take_no_logits() -> None:

@@ -1,7 +1,7 @@
 """The laws on everything that hears, and on what writes down what it hears."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import pytest
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 import funlens as fl
 from funlens.adapters import described
 from funlens.errors import InputError, SelectionError
-from funlens.testing import RECIPES, Recipe, tiny_hf_model, tiny_inputs
+from funlens.testing import RECIPES, tiny_hf_model, tiny_inputs
+from tests.laws.every_law import check_every_law, marked
 
 # Not described with their sound, and why.
 WITHOUT: Final = {
@@ -39,20 +40,10 @@ A_FEW: Final = frozenset(
 )
 
 
-def marked(row: Recipe) -> Any:
-    """Mark all rows but a few as belonging to the whole table."""
-    marks = [] if row.name in A_FEW else [pytest.mark.architectures]
-    return pytest.param(row.name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [marked(row) for row in DESCRIBED])
+@pytest.mark.parametrize("name", marked(DESCRIBED, A_FEW))
 def test_every_law_holds(name: str, unchecked: None) -> None:
     """Each law holds that applies, against a model that funlens never saw."""
-    untouched = tiny_hf_model(name)
-    certificate = fl.verify(
-        fl.from_module(tiny_hf_model(name)), tiny_inputs(name), untouched=untouched
-    )
-    assert [] == [row for row in certificate.rows if not row.holds]
+    check_every_law(name)
 
 
 def test_all_else_has_a_table() -> None:

@@ -1,13 +1,14 @@
 """The laws, on every model of transformers that is shown pictures and has a table."""
 
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 import funlens as fl
 from funlens.adapters import described
 from funlens.errors import InputError
-from funlens.testing import RECIPES, Recipe, tiny_hf_model, tiny_inputs
+from funlens.testing import RECIPES, tiny_hf_model, tiny_inputs
+from tests.laws.every_law import check_every_law, marked
 from tests.models._obstacles import UNDESCRIBED
 
 # Without a table.
@@ -37,12 +38,6 @@ A_FEW: Final = frozenset(
 )
 
 
-def marked(row: Recipe) -> Any:
-    """Mark all rows but a few as belonging to the whole table."""
-    marks = [] if row.name in A_FEW else [pytest.mark.architectures]
-    return pytest.param(row.name, marks=marks)
-
-
 def test_the_rest_is_without_a_table() -> None:
     """The list of what is left out holds nothing that has a table."""
     known = set(described())
@@ -60,12 +55,7 @@ def test_pictures_that_a_table_cannot_answer_for_are_refused(model_type: str) ->
     fl.run(spec, {"input_ids": given["input_ids"]})
 
 
-@pytest.mark.parametrize("name", [marked(row) for row in ROWS])
+@pytest.mark.parametrize("name", marked(ROWS, A_FEW))
 def test_every_law_holds(name: str, unchecked: None) -> None:
     """Each law holds that applies, against a model that funlens never saw."""
-    certificate = fl.verify(
-        fl.from_module(tiny_hf_model(name)),
-        tiny_inputs(name),
-        untouched=tiny_hf_model(name),
-    )
-    assert [] == [row for row in certificate.rows if not row.holds]
+    check_every_law(name)

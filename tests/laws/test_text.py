@@ -1,10 +1,8 @@
 """The laws on every masked model, every pair of encoder and decoder, and every head."""
 
-from typing import Any, Final
+from typing import Final
 
 import pytest
-import torch
-from torch import nn
 
 import funlens as fl
 from funlens.adapters import described
@@ -12,17 +10,12 @@ from funlens.errors import UnsupportedConfigError
 from funlens.testing import (
     MASKED,
     SEQ2SEQ,
-    Recipe,
     head_recipes,
     tiny_hf_model,
-    tiny_inputs,
 )
+from tests.laws.every_law import check_every_law, marked
+from tests.models._obstacles import UNDESCRIBED
 
-# Without a table, and why.
-WITHOUT: Final = {
-    "funnel": "its blocks see ever fewer positions",
-    "perceiver": "its stream holds latents, not positions",
-}
 KNOWN: Final = frozenset(described())
 # With a table that refuses it, and why.
 REFUSED: Final = {
@@ -32,7 +25,7 @@ REFUSED: Final = {
 WORDS: Final = [
     row
     for row in (*MASKED, *SEQ2SEQ)
-    if row.model_type not in WITHOUT and row.name not in REFUSED
+    if row.model_type not in UNDESCRIBED and row.name not in REFUSED
 ]
 HEADS: Final = [
     row
@@ -55,18 +48,9 @@ A_FEW: Final = frozenset(
 )
 
 
-def built(name: str) -> nn.Module:
-    """Build a recipe's model, and run it once where it then rescales its weights."""
-    model = tiny_hf_model(name)
-    if name.startswith("rwkv"):
-        with torch.no_grad():
-            model(**tiny_inputs(name))
-    return model
-
-
 def test_the_rest_is_without_a_table() -> None:
     """The list of what is left out holds nothing that has a table."""
-    assert set() == KNOWN & set(WITHOUT)
+    assert set() == KNOWN & set(UNDESCRIBED)
     assert set() == {row.model_type for row in WORDS} - KNOWN
 
 
@@ -77,17 +61,7 @@ def test_a_model_that_cannot_be_used_says_why(name: str) -> None:
         fl.from_module(tiny_hf_model(name))
 
 
-def marked(row: Recipe) -> Any:
-    """Mark all rows but a few as belonging to the whole table."""
-    marks = [] if row.name in A_FEW else [pytest.mark.architectures]
-    return pytest.param(row.name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [marked(row) for row in (*WORDS, *HEADS)])
+@pytest.mark.parametrize("name", marked([*WORDS, *HEADS], A_FEW))
 def test_every_law_holds(name: str, unchecked: None) -> None:
     """Each law holds that applies, against a model that funlens never saw."""
-    untouched = built(name)
-    certificate = fl.verify(
-        fl.from_module(built(name)), tiny_inputs(name), untouched=untouched
-    )
-    assert [] == [row for row in certificate.rows if not row.holds]
+    check_every_law(name)

@@ -1,7 +1,7 @@
 """The laws on everything that sees without a language model beside it."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ from funlens.errors import (
     ShapeError,
     UnsupportedConfigError,
 )
-from funlens.testing import RECIPES, Recipe, tiny_hf_model, tiny_inputs
+from funlens.testing import RECIPES, tiny_hf_model, tiny_inputs
+from tests.laws.every_law import check_every_law, marked
 
 _WITHIN: Final = "patches are merged, or convolved, within its blocks"
 _TWO_TOWERS: Final = "it compares a picture and a text: two main stacks"
@@ -68,20 +69,10 @@ A_FEW: Final = frozenset(
 PATCHES: Final = 5  # four, and the class token
 
 
-def marked(row: Recipe) -> Any:
-    """Mark all rows but a few as belonging to the whole table."""
-    marks = [] if row.name in A_FEW else [pytest.mark.architectures]
-    return pytest.param(row.name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [marked(row) for row in DESCRIBED])
+@pytest.mark.parametrize("name", marked(DESCRIBED, A_FEW))
 def test_every_law_holds(name: str, unchecked: None) -> None:
     """Each law holds that applies, against a model that funlens never saw."""
-    untouched = tiny_hf_model(name)
-    certificate = fl.verify(
-        fl.from_module(tiny_hf_model(name)), tiny_inputs(name), untouched=untouched
-    )
-    assert [] == [row for row in certificate.rows if not row.holds]
+    check_every_law(name)
 
 
 def test_the_rest_is_without_a_table() -> None:

@@ -42,6 +42,7 @@ def as_json(found: Iterable[Verified]) -> dict[str, Any]:
                 if not applies
             },
             "refused": one.refused,
+            **({"error": one.error} if one.error else {}),
         }
         for one in every
     ]

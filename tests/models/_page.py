@@ -16,7 +16,7 @@ _HEAD: Final = """# Models
 
 This page is written by `nox -s models`, which builds a tiny model of each row from its config and checks every law of `funlens.verify` against a copy that funlens never saw.
 Nothing is listed that was not run.
-A law that does not apply stands with its reason; a law that fails would stand here too.
+A law that does not apply stands with its reason, but for that of recurrences where there is none; a law that fails would stand here too.
 `funlens.supported()` gives the same rows as records.
 
 Checked with transformers {version} on {date}.
@@ -24,6 +24,7 @@ Checked with transformers {version} on {date}.
 | head | model types on which every law holds that applies | model types in transformers |
 |---|---|---|
 """
+_NONE: Final = "no recurrence that reads values"
 _COST: Final = """
 What an architecture costs: {types} model types are described by {tables} tables in {lines} lines, of which a table takes {middle} in the middle.
 """
@@ -79,7 +80,9 @@ def _row(row: Support) -> str:
     holds = f"all {len(row.laws)}"
     if row.broken:
         holds = f"**fails: {'; '.join(row.broken)}**"
-    excuses = "; ".join(f"{law}: {reason}" for law, reason in row.excused)
+    excuses = "; ".join(
+        f"{law}: {reason}" for law, reason in row.excused if reason != _NONE
+    )
     return f"| `{row.name}` | {row.n_sites} | {holds} | {excuses} |\n"
 
 

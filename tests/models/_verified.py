@@ -28,6 +28,7 @@ class Verified:
     n_sites: int = 0
     rows: tuple[tuple[str, bool, bool, str], ...] = ()
     refused: str = ""
+    error: str = ""
 
 
 def every_recipe() -> tuple[Recipe, ...]:
@@ -53,7 +54,7 @@ def _quiet() -> None:
 
 def verify(recipe: Recipe) -> Verified:
     """Verify one recipe's tiny model against another that funlens never saw."""
-    module = _built(recipe)
+    module = built(recipe.name)
     try:
         spec = fl.from_module(module)
     except UnsupportedArchitectureError:
@@ -61,20 +62,20 @@ def verify(recipe: Recipe) -> Verified:
     except FunlensError as error:
         return Verified(recipe=recipe, refused=str(error))
     try:
-        found = fl.verify(spec, tiny_inputs(recipe.name), untouched=_built(recipe))
+        given, untouched = tiny_inputs(recipe.name), built(recipe.name)
+        found = fl.verify(spec, given, untouched=untouched)
     except InputError as error:
         return Verified(recipe=recipe, n_sites=len(spec.sites), refused=str(error))
     except Exception as error:  # noqa: BLE001 -- whatever goes wrong is a finding
-        broken = ("its laws can be checked", False, True, repr(error))
-        return Verified(recipe=recipe, n_sites=len(spec.sites), rows=(broken,))
+        return Verified(recipe=recipe, n_sites=len(spec.sites), error=repr(error))
     rows = tuple((row.law, row.holds, row.applies, row.note) for row in found.rows)
     return Verified(recipe=recipe, n_sites=len(spec.sites), rows=rows)
 
 
-def _built(recipe: Recipe) -> nn.Module:
+def built(name: str) -> nn.Module:
     """Build a model, and run one that rescales its weights once, as funlens asks."""
-    module: Any = tiny_hf_model(recipe.name)
-    if recipe.name.split("-")[0] == "rwkv" and "rescaled" not in recipe.name:
+    module: Any = tiny_hf_model(name)
+    if name.split("-")[0] == "rwkv" and "rescaled" not in name:
         with torch.no_grad():
-            module(**tiny_inputs(recipe.name))
+            module(**tiny_inputs(name))
     return module

@@ -25,9 +25,9 @@ def spec_of(name: str) -> fl.ModelSpec:
     return fl.from_module(tiny_hf_model(name))
 
 
-def with_tap(site: fl.Site, **changes: Any) -> fl.ModelSpec:
-    """A tiny GPT-2 whose table is wrong about one site."""
-    spec = spec_of("gpt2")
+def with_tap(site: fl.Site, name: str = "gpt2", **changes: Any) -> fl.ModelSpec:
+    """A tiny model whose table is wrong about one site."""
+    spec = spec_of(name)
     taps: dict[fl.Site, Any] = dict(spec.engine.taps)
     taps[site] = attrs.evolve(taps[site], **changes)
     engine = attrs.evolve(spec.engine, taps=taps, plans={}, made={}, spare={})
@@ -78,6 +78,7 @@ class Doubled:
         return value / 2
 
 
+RECURS: Final = "ssm_y == effective attention @ ssm_v"
 KEYS: Final = spec_of("gpt2").engine.taps[fl.k(LAYER)].view
 BLOCK: Final = f"transformer.h.{LAYER}"
 WRONG: Final[dict[str, tuple[fl.Site, dict[str, Any], str]]] = {
@@ -132,6 +133,27 @@ def test_table_that_is_wrong_about_a_site_breaks_a_law(what: str) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("name", "site", "changes", "law"),
+    [
+        ("mamba2", fl.ssm_y(0), {"view": Doubled()}, RECURS),
+        (
+            "bert",
+            fl.attn_out(LAYER),
+            {"path": f"bert.encoder.layer.{LAYER}.attention.output"},
+            "what a block adds is resid_post - resid_pre",
+        ),
+    ],
+)
+def test_table_that_is_wrong_elsewhere_breaks_a_law(
+    name: str, site: fl.Site, changes: Any, law: str
+) -> None:
+    """A recurrence that reads something else, and what a norm gives for its input."""
+    certificate = fl.verify(with_tap(site, name, **changes), tiny_inputs(name))
+    assert law in failing(certificate)
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_other_weights_break_the_first_law() -> None:
     """Logits are compared with the module that is handed over."""
     other = tiny_hf_model("gpt2", seed=1)
@@ -150,8 +172,8 @@ def laws_without(certificate: Certificate) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("gpt2", set()),
-        ("bert", set()),
+        ("gpt2", {RECURS}),
+        ("bert", {RECURS}),
         (
             "mamba",
             {
@@ -165,6 +187,7 @@ def laws_without(certificate: Certificate) -> set[str]:
             {
                 "a residual patched whole gives the other prompt's logits",
                 "a run that starts at a layer, from its residual, gives the same",
+                RECURS,
             },
         ),
     ],
