@@ -1,6 +1,7 @@
 """The HuggingFace boundary: tables of architectures, loading, tokens."""
 
 from funlens.adapters._active import ACTIVE, Active, Point, Seen
+from funlens.adapters._binder import Binder
 from funlens.adapters._chat import to_chat_tokens
 from funlens.adapters._checkpoints import checkpoints
 from funlens.adapters._circuits import OV, QK
@@ -52,7 +53,7 @@ from funlens.adapters._stream import (
     stream_writers,
 )
 from funlens.adapters._support import supported
-from funlens.adapters._taps import Binder, Tap
+from funlens.adapters._tap import Tap
 from funlens.adapters._toy import ToyConfig, toy, toy_module
 from funlens.adapters._tracr import from_tracr, tracr_outputs
 from funlens.adapters._transforms import (

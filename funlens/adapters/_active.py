@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from torch import nn
 
-from funlens.adapters._taps import Side
+from funlens.adapters._tap import Side
 
 Point: TypeAlias = tuple[str, Side]
 

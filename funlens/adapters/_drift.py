@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from funlens.adapters._binder import Binder, blocks_of, kind_of
 from funlens.adapters._language import (
     Attention,
     Block,
@@ -22,7 +23,7 @@ from funlens.adapters._language import (
     Path,
     Stack,
 )
-from funlens.adapters._taps import Binder, Tap, blocks_of, kind_of
+from funlens.adapters._tap import Tap
 from funlens.errors import PathNotFoundError
 
 _Words: TypeAlias = Attention | Mixer | Mlp | Experts

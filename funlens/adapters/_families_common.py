@@ -32,6 +32,21 @@ PRE_NORM: Final = Block(
     ln2=LN2,
     mlp=(Experts(path=MLPS), Mlp(path=MLPS)),
 )
+NESTED: Final = evolve(
+    PRE_NORM,
+    attention=(
+        evolve(
+            SELF,
+            q="q_proj.linear",
+            k="k_proj.linear",
+            v="v_proj.linear",
+            o="o_proj.linear",
+        ),
+    ),
+    mlp=(Mlp(path="mlp", up="", gate_up="fc1"),),
+)
+"""The block of Moshi and of Kyutai's models: each projection within a module."""
+
 SANDWICH: Final = evolve(
     PRE_NORM,
     ln1_post="post_attention_layernorm",

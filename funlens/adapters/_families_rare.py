@@ -4,7 +4,7 @@ from typing import Final
 
 from attrs import evolve
 
-from funlens.adapters._families_common import PRE_NORM, SANDWICH, SELF, causal
+from funlens.adapters._families_common import NESTED, PRE_NORM, SANDWICH, SELF, causal
 from funlens.adapters._language import (
     Architecture,
     Attention,
@@ -155,19 +155,7 @@ RARE: Final[tuple[Architecture, ...]] = (
     ),
     causal(
         "moshi",
-        block=evolve(
-            PRE_NORM,
-            attention=(
-                evolve(
-                    SELF,
-                    q="q_proj.linear",
-                    k="k_proj.linear",
-                    v="v_proj.linear",
-                    o="o_proj.linear",
-                ),
-            ),
-            mlp=(Mlp(path="mlp", up="", gate_up="fc1"),),
-        ),
+        block=NESTED,
     ),
     causal(
         "inkling_text",

@@ -22,6 +22,7 @@ from funlens.adapters._families_barts import (
 )
 from funlens.adapters._families_common import (
     GRANITE_STACK,
+    NESTED,
     PRE_NORM,
     SELF,
     with_attention,
@@ -186,19 +187,7 @@ _AMID: Final = (
     _amid(
         "kyutai_speech_to_text",
         main=Stack(
-            block=evolve(
-                PRE_NORM,
-                attention=(
-                    evolve(
-                        SELF,
-                        q="q_proj.linear",
-                        k="k_proj.linear",
-                        v="v_proj.linear",
-                        o="o_proj.linear",
-                    ),
-                ),
-                mlp=(Mlp(path="mlp", up="", gate_up="fc1"),),
-            ),
+            block=NESTED,
             embed="embed_tokens",
         ),
         ears={},

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from funlens.adapters._active import Active, Point, Seen
-from funlens.adapters._taps import Side
+from funlens.adapters._tap import Side
 
 _SOFTMAX: Final = frozenset({F.softmax, torch.softmax, Tensor.softmax})
 _SQUARE: Final[tuple[Side, ...]] = ("scores", "pattern")

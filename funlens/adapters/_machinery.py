@@ -11,12 +11,13 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from funlens.adapters._binder import Binder
 from funlens.adapters._collectives import is_split
 from funlens.adapters._language import Architecture, Stack
 from funlens.adapters._offload import execution_device, is_offloaded
 from funlens.adapters._outputs import Head
 from funlens.adapters._skeleton import bare_copy, fix_experts, put_taps
-from funlens.adapters._taps import Binder, Tap
+from funlens.adapters._tap import Tap
 from funlens.adapters._tree import find
 from funlens.data import INTEGER_PARTS, Site, SiteInfo
 

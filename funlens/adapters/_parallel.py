@@ -12,7 +12,7 @@ import attrs
 from torch import nn
 
 from funlens.adapters._collectives import Layout, is_part, is_split
-from funlens.adapters._taps import Side, Tap
+from funlens.adapters._tap import Side, Tap
 from funlens.adapters._tree import find
 from funlens.adapters._views import Parted, PartOfSum
 from funlens.data import Site

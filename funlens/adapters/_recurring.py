@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from funlens.adapters._active import ACTIVE, Active, Seen
 from funlens.adapters._mixers import CONVOLUTIONS, KINDS, RESULTS, Kind, names_called
 from funlens.adapters._recurrence import Steps, recurred
-from funlens.adapters._taps import MIXER_SIDES, Side
+from funlens.adapters._tap import MIXER_SIDES, Side
 from funlens.adapters._views import unless_same
 
 _GIVEN: Final[Mapping[Side, str]] = {

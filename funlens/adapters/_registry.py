@@ -8,6 +8,7 @@ import attrs
 from torch import nn
 
 from funlens.adapters._attention import ATTENTION, EAGER_ATTENTION, register_attention
+from funlens.adapters._binder import Binder, blocks_of
 from funlens.adapters._drift import check_paths
 from funlens.adapters._experts import register_experts
 from funlens.adapters._families import ARCHITECTURES
@@ -17,7 +18,8 @@ from funlens.adapters._machinery import Machinery
 from funlens.adapters._outputs import Head, head_of, labels_of
 from funlens.adapters._parallel import refuse_spread, with_parts
 from funlens.adapters._skeleton import bare_copy, has_interface
-from funlens.adapters._taps import Binder, Tap, blocks_of, taps_of
+from funlens.adapters._tap import Tap
+from funlens.adapters._taps import taps_of
 from funlens.adapters._third_parties import installed_tables
 from funlens.adapters._tokenizer import check_bos, tokenizer_in
 from funlens.adapters._toy_tables import TOY_TYPE

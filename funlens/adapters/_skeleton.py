@@ -25,7 +25,7 @@ from funlens.adapters._experts import EXPERTS
 from funlens.adapters._inside import Inside
 from funlens.adapters._recurring import watch_mixer
 from funlens.adapters._sharing import rebound, shared_with
-from funlens.adapters._taps import MIXER_SIDES, Side, Tap
+from funlens.adapters._tap import MIXER_SIDES, Side, Tap
 from funlens.adapters._transforms import is_functional
 from funlens.adapters._tree import find
 

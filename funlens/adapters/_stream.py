@@ -10,12 +10,12 @@ from typing import Any, Final
 import attrs
 from torch import Tensor, nn
 
+from funlens.adapters._binder import blocks_of, kind_of
 from funlens.adapters._collectives import is_part
 from funlens.adapters._expert_weights import experts_of, matrix_name
 from funlens.adapters._language import Block
 from funlens.adapters._machinery import Machinery
 from funlens.adapters._spelling import DOWN, GATE, GATE_UP, SHARED_GATE, UP
-from funlens.adapters._taps import blocks_of, kind_of
 from funlens.adapters._tree import features, find, first, joined
 from funlens.data import ModelSpec, Site
 from funlens.errors import UnsupportedConfigError

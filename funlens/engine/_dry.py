@@ -18,9 +18,10 @@ from funlens.data import (
     drops_axis,
 )
 from funlens.engine._inputs import Inputs, Prepared, prepare
+from funlens.engine._options import Options
 from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
-from funlens.engine._run import Options, traced
 from funlens.engine._trace import Trace
+from funlens.engine._traced import traced
 from funlens.errors import UnsupportedConfigError
 
 

@@ -40,8 +40,8 @@ from funlens.engine._plan import (
     make_plan,
     named,
 )
-from funlens.engine._run import cache_of
 from funlens.engine._trace import Trace, with_keys
+from funlens.engine._traced import cache_of
 from funlens.errors import (
     FunlensError,
     InputError,

@@ -16,9 +16,10 @@ from funlens.data import (
     SiteLike,
 )
 from funlens.engine._inputs import Inputs, prepare
+from funlens.engine._options import Options
 from funlens.engine._plan import EVERY, Every, captured_sites, make_plan
-from funlens.engine._run import Options, cache_of, traced
 from funlens.engine._trace import Trace
+from funlens.engine._traced import cache_of, traced
 from funlens.errors import ShapeError, UserFunctionError
 
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from funlens.data import ModelSpec, PerRow, Selection, Site
 from funlens.engine._inputs import Frame, Prepared
+from funlens.engine._options import Options
 from funlens.engine._plan import Edit, kept, lay_out
-from funlens.engine._run import Options, traced
 from funlens.engine._trace import Trace
+from funlens.engine._traced import traced
 
 
 @attrs.frozen(kw_only=True, eq=False)

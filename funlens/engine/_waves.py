@@ -10,9 +10,10 @@ from torch import Tensor
 from funlens.adapters import Machinery, Prefix, recorded, recording
 from funlens.data import ENTERING, LEAVING, ModelSpec, PerRow, Site, Span
 from funlens.engine._inputs import Frame, Prepared, prepare
+from funlens.engine._options import Joins, Options
 from funlens.engine._plan import Edit, kept, lay_out
-from funlens.engine._run import Joins, Options, traced
 from funlens.engine._stacked import Ends, apart, for_rows, read, repeated
+from funlens.engine._traced import traced
 from funlens.errors import FunlensError
 
 # How HuggingFace's code, or ours, may refuse rows that it does not expect.
