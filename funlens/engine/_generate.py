@@ -37,6 +37,7 @@ from funlens.engine._plan import (
     Every,
     Plan,
     captured_sites,
+    check_given,
     make_plan,
     named,
 )
@@ -355,6 +356,7 @@ def _generated(
     options: Mapping[str, Any],
     seed: int | None,
 ) -> tuple[Any, Trace]:
+    check_given(spec, plan, prepared.kwargs)
     _check_options(spec, options, looks=bool(plan.acts))
     _check_seed(spec, options, seed)
     _check_length(spec, prepared.main, options["max_new_tokens"])
