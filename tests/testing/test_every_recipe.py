@@ -1,7 +1,8 @@
 """Each recipe of the tables builds a model that runs, and no type is forgotten."""
 
 from collections.abc import Mapping
-from typing import Final
+from math import prod
+from typing import Any, Final
 
 import attrs
 import pytest
@@ -87,14 +88,72 @@ NOT_BUILT: Final = (
     ),
 )
 
+ROWS: Final = 6  # no other axis has so many
+
+# The axes of what a forward gives: names of sizes that all recipes share, numbers where
+# one fixes another. Patches and frames are cut out of a picture or a sound by each
+# family in its own way.
+SIZES: Final[Mapping[str, int]] = {"batch": ROWS, "vocab": 32, "d_model": 16}
+FREE: Final = frozenset({"column", "frame", "patch", "row"})
+AXES: Final[Mapping[Task, str]] = {
+    "causal-lm": "batch pos vocab",
+    "masked-lm": "batch pos vocab",
+    "seq2seq-lm": "batch pos vocab",
+    "image-text": "batch pos vocab",
+    "speech": "batch pos vocab",
+    "ctc": "batch frame vocab",
+    "token-classification": "batch pos 3",
+    "sequence-classification": "batch 3",
+    "image-classifier": "batch 2",
+    "audio-classifier": "batch 2",
+    "base": "batch pos d_model",
+}
+UNREAD: Final = "batch patch d_model"  # by a base model that reads no words
+HEADED: Final = "batch pos vocab"  # what transformers calls a base has a head
+GRID: Final = "batch d_model row column"
+TWO_TOWERS: Final = (
+    "aimv2-base",
+    "altclip-base",
+    "blip-base",
+    "chinese_clip-base",
+    "clip-base",
+    "metaclip_2-base",
+    "siglip-base",
+    "siglip2-base",
+    "tipsv2-base",
+)
+OTHER_AXES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(TWO_TOWERS, "batch batch"),  # each picture with each text
+    **dict.fromkeys(("cvt-base", "pvt_v2-base", "segformer-base", "vitdet-base"), GRID),
+    **dict.fromkeys(
+        ("fsmt-base", "llama4-base", "seamless_m4t-base", "seamless_m4t_v2-base"),
+        HEADED,
+    ),
+    "dia-speech": "batch*3 pos vocab",  # a row for each code that stands at a position
+    "flava-base": UNREAD,  # its picture comes before its text
+    "git-image": "batch 5+pos vocab",  # the picture's patches stand before the text
+    "levit-base": "batch patch 24",
+    "musicgen": "batch*4 pos vocab",  # a row for each codebook
+    "musicgen_melody": "batch*4 5+pos vocab",  # the melody stands before the codes
+    "musicgen_melody-base": "batch 5+pos d_model",
+    "opt-post_norm-base": "batch pos 8",  # projected down to its embedding's width
+    "perceiver": "batch 16 vocab",  # a query for each position that there can be
+    "perceiver-base": "batch 4 d_model",  # its latents
+    "pi0-image": "batch 3 8",  # three steps of a robot
+    "pixtral-base": "1 patch d_model",  # all pictures in one row
+    "radio-base": "batch 32",  # two of its class tokens
+    "reformer-masked-base": "batch pos 32",  # two streams side by side
+}
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Built:
-    """A recipe's model as it was built, and what its forward gives."""
+    """A recipe's model as it was built, and what its forward gives for some rows."""
 
     row: Recipe
     model: nn.Module
     again: nn.Module
+    given: Mapping[str, Tensor]
     output: Tensor
 
 
@@ -200,8 +259,9 @@ def built(request: pytest.FixtureRequest) -> Built:
     """Build a recipe's model twice, and run a third."""
     row: Recipe = request.param
     model, again, run = (tiny_hf_model(row.name, seed=1) for _ in range(3))
-    output = first_output(run, tiny_inputs(row.name))
-    return Built(row=row, model=model, again=again, output=output)
+    given = tiny_inputs(row.name, batch=ROWS)
+    output = first_output(run, given)
+    return Built(row=row, model=model, again=again, given=given, output=output)
 
 
 @pytest.mark.architectures
@@ -211,17 +271,53 @@ def test_every_output_is_finite(built: Built) -> None:
     assert not is_constant(built.output)
 
 
+def axes_of(row: Recipe, given: Mapping[str, Tensor]) -> list[str]:
+    """Name the axes of what a recipe's model gives."""
+    reads = "input_ids" in given or "decoder_input_ids" in given
+    usual = UNREAD if row.task == "base" and not reads else AXES[row.task]
+    return OTHER_AXES.get(row.name, usual).split()
+
+
+def size_of(axis: str, given: Mapping[str, Tensor]) -> int:
+    """Read a number, a name, or a sum or a product of two."""
+    for sign, together in (("+", sum), ("*", prod)):
+        if sign in axis:
+            return together(size_of(part, given) for part in axis.split(sign))
+    if axis == "pos":
+        reads = "decoder_input_ids" if "decoder_input_ids" in given else "input_ids"
+        return given[reads].shape[1]
+    return int(axis) if axis.isdigit() else SIZES[axis]
+
+
 @pytest.mark.architectures
 def test_every_output_has_its_shape(built: Built) -> None:
-    """A stream has three axes; there is a logit for each word, or for each label."""
-    match built.row.task:
-        case "base":
-            assert 3 == built.output.ndim
-        case "token-classification" | "sequence-classification":
-            assert 3 == built.output.shape[-1]
-        case _:
-            vocab = config_of(built.row).get_text_config().vocab_size
-            assert vocab == built.output.shape[-1]
+    """There is a logit for each word or label, and a stream is as wide as its model."""
+    axes, shape = axes_of(built.row, built.given), tuple(built.output.shape)
+    assert len(axes) == len(shape)
+    expected = tuple(
+        size if axis in FREE else size_of(axis, built.given)
+        for axis, size in zip(axes, shape, strict=True)
+    )
+    assert expected == shape
+
+
+@pytest.mark.parametrize("name", TWO_TOWERS)
+def test_two_towers_give_a_vector_for_each_picture_and_each_text(name: str) -> None:
+    """Both in the same space; more pictures than texts give a wide table of scores."""
+    given = tiny_inputs(name, batch=ROWS)
+    given["input_ids"] = given["input_ids"][:4]
+    model: Any = tiny_hf_model(name)
+    with torch.no_grad():
+        output = model(**given)
+    width = output.image_embeds.shape[1]
+    assert (ROWS, width) == output.image_embeds.shape
+    assert (4, width) == output.text_embeds.shape
+    assert (ROWS, 4) == output.logits_per_image.shape
+
+
+def test_every_other_shape_is_of_a_recipe() -> None:
+    """None is left of a recipe that is gone."""
+    assert set(OTHER_AXES) <= {row.name for row in (*RECIPES, *head_recipes())}
 
 
 @pytest.mark.architectures
