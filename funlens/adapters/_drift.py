@@ -29,7 +29,7 @@ from funlens.errors import PathNotFoundError
 _Words: TypeAlias = Attention | Mixer | Mlp | Experts
 _ATTENTION: Final = frozenset({"attn_in", "q", "v", "pattern", "z", "attn_out"})
 _MIXER: Final = frozenset({"ssm_in"})
-_MLP: Final = frozenset({"mlp_in"})
+_MLP: Final = frozenset({"mlp_in", "mlp_out"})
 
 
 @attrs.frozen

@@ -1,30 +1,20 @@
-"""Laws on another version of transformers: what it lacks is skipped, with a reason."""
+"""Laws on another version of transformers."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import pytest
-import transformers
 
-from funlens.adapters._verified import VERIFIED
-from funlens.testing import RECIPES
-
-TYPES: Final = {row.name: row.config_type or row.model_type for row in RECIPES}
-UNBUILT: Final[Mapping[str, str]] = {
-    "cohere_compass_text": "5.20.0",  # it rotates by no less than three sections
-}
-"""Recipes that a version of HuggingFace's own code cannot build."""
+from tests.another_version import skip_absent, why_apart
 
 
 @pytest.fixture(autouse=True)
 def is_there(request: pytest.FixtureRequest) -> None:
-    """Skip what another version does not have; the verified one has everything."""
-    installed = transformers.__version__
+    """Skip what another version does not have, and expect what it does otherwise."""
     callspec: Any = getattr(request.node, "callspec", None)
     name = callspec.params.get("name") if callspec else None
-    if name not in TYPES or installed == VERIFIED:
+    if name is None:
         return
-    if TYPES[name] not in transformers.CONFIG_MAPPING:
-        pytest.skip(f"transformers {installed} has no {TYPES[name]}")
-    if installed == UNBUILT.get(name):
-        pytest.skip(f"transformers {installed} cannot build this {name}")
+    skip_absent(name)
+    why = why_apart(name)
+    if why and request.node.originalname == "test_every_law_holds":
+        request.applymarker(pytest.mark.xfail(reason=why, strict=True))

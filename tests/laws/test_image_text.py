@@ -8,6 +8,7 @@ import funlens as fl
 from funlens.adapters import described
 from funlens.errors import InputError
 from funlens.testing import RECIPES, tiny_hf_model, tiny_inputs
+from tests.another_version import skip_absent
 from tests.laws.every_law import check_every_law, marked
 from tests.models._obstacles import UNDESCRIBED
 
@@ -49,6 +50,7 @@ def test_the_rest_is_without_a_table() -> None:
 def test_pictures_that_a_table_cannot_answer_for_are_refused(model_type: str) -> None:
     """The error says why; text alone runs."""
     name = f"{model_type}-image"
+    skip_absent(name)
     spec, given = fl.from_module(tiny_hf_model(name)), tiny_inputs(name)
     with pytest.raises(InputError, match=TEXT_ONLY[model_type]):
         fl.run(spec, given)
