@@ -19,7 +19,7 @@ UNBUILT: Final[Mapping[str, Mapping[str, str]]] = {
         "cohere_compass": "it rotates by no less than three sections",
         "cohere_compass_text": "it rotates by no less than three sections",
         "fuyu-image": "it calls its pictures `image_patches`",
-        "vipllava-image": "its tower gives back no hidden states",
+        "vipllava-image": "it calls the layers that it reads otherwise",
     }
 }
 _DICE: Final = "it draws from the global generator for dropping layers, dropping none"
@@ -60,8 +60,8 @@ APART: Final[Mapping[str, Mapping[str, str]]] = {
             ),
             _SPREAD,
         ),
-        "cosmos3_edge-image": "it takes the places of patches for packed texts",
-        "minimax_m3_vl-image": "its rows depend on each other",
+        "cosmos3_edge-image": "without a cache, places of patches are packed texts",
+        "minimax_m3_vl-image": "all rows' pictures attend to each other",
         "t5gemma": "its SDPA leaves out the cap that eager attention has",
     }
 }

@@ -52,9 +52,10 @@ _NO_GRADIENT: Final = {
     )
 }
 
-_NO_START: Final = (
-    "HuggingFace's own count of positions asks its config for what it lacks"
-)
+_BY_START: Final = {
+    "counts_by": "vision_start_token_id",
+    "maskless": "HuggingFace's count of positions asks its config for what it lacks",
+}
 _WHOLE_NUMBERS: Final = {
     "no_func": dict.fromkeys(
         ("Grad", "Jvp"), "its tower interpolates what autograd takes for whole numbers"
@@ -218,13 +219,15 @@ AROUND: Final[tuple[Around, ...]] = (
     Around(
         model_types=("qwen2_5_omni_thinker",),
         others=tower("visual.blocks", block=ROTARY),
-        words={"maskless": _NO_START},
+        stack=_COUNTS,
+        words=_BY_START,
     ),
     Around(
         model_types=("qwen3_omni_moe_thinker",),
         others=tower("visual.blocks", block=ROTARY),
         block=_DEEP,
-        words={"maskless": _NO_START},
+        stack=_COUNTS,
+        words=_BY_START,
     ),
     Around(
         model_types=("minimax_m3_vl",),

@@ -454,6 +454,9 @@ class Architecture:
         keeps_cache: Whether it computes other bits without its cache, so that runs
             have one too.
         maskless: Why HuggingFace's own model cannot be told what is padding.
+        counts_by: Config field by which HuggingFace's own model counts positions
+            otherwise wherever there is a mask, whether or not anything is padded. It is
+            maskless only where its config lacks the field.
         unpadded: Why rows padded on the left are wrong in HuggingFace's own model.
         sees_padding: Why real positions are a little different beside padding, as
             HuggingFace's own are.
@@ -494,6 +497,7 @@ class Architecture:
     refuses: Mapping[str, str] = attrs.field(factory=dict[str, str])
     keeps_cache: bool = False
     maskless: str = ""
+    counts_by: str = ""
     unpadded: str = ""
     sees_padding: str = ""
     refit: Callable[[nn.Module], None] | None = None

@@ -182,6 +182,17 @@ class Machinery:
         return self.arch.shifts or self.head in {"sequences", "tokens"}
 
     @property
+    def reads_full_masks(self) -> bool:
+        """Whether a mask that hides nothing makes a difference."""
+        whole: Any = self.module.config
+        return bool(self.arch.counts_by) and hasattr(whole, self.arch.counts_by)
+
+    @property
+    def maskless(self) -> str:
+        """Why HuggingFace's own model cannot be told what is padding."""
+        return "" if self.reads_full_masks else self.arch.maskless
+
+    @property
     def unpadded(self) -> str:
         """Why padding on the left is wrong in HuggingFace's own model."""
         reads_first = self.head == "sequences" and not self.binder.is_causal

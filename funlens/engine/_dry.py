@@ -1,10 +1,15 @@
 """A run on tensors without values: every shape, before any weight is touched."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from funlens.adapters import Machinery
 from funlens.data import (
@@ -23,6 +28,9 @@ from funlens.engine._plan import EVERY, Every, Plan, captured_sites, make_plan
 from funlens.engine._trace import Trace
 from funlens.engine._traced import traced
 from funlens.errors import UnsupportedConfigError
+
+# What fake tensors raise where a value is wanted, and where a shape depends on values.
+_VALUES: Final = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 def dry_run(
@@ -50,6 +58,8 @@ def dry_run(
         Each site that would be kept, with the shape it would have.
 
     Raises:
+        UnsupportedConfigError: The model's own code reads values, as it does where
+            tokens stand for pictures.
         FunlensError: The only fault that there is.
         ExceptionGroup: Several faults.
     """
@@ -64,7 +74,14 @@ def dry_run(
         )
     prepared = measured(spec, prepared)
     plan = make_plan(spec, prepared.frames, interventions, captured=wanted)
-    trace = _faked(spec, prepared, plan)
+    try:
+        trace = _faked(spec, prepared, plan)
+    except _VALUES as error:
+        raise UnsupportedConfigError(
+            spec.model_type,
+            "its own code reads values of tensors, which fake ones do not have",
+            "Use `funlens.check`, which needs none, or `funlens.run_with_cache`.",
+        ) from error
     return tuple(
         SiteInfo(
             site=site,
@@ -83,11 +100,6 @@ def measured(spec: ModelSpec, prepared: Prepared) -> Prepared:
     Costs a run on tensors without values. Nothing is found where that would need
     values, or where layers differ in their positions.
     """
-    from torch._subclasses.fake_tensor import (
-        DataDependentOutputException,
-        DynamicOutputShapeException,
-    )
-
     machinery: Machinery = spec.engine
     main = machinery.stack("")
     differ = bool(main.shrinks) or main.squeezes
@@ -98,7 +110,7 @@ def measured(spec: ModelSpec, prepared: Prepared) -> Prepared:
     plan = make_plan(spec, prepared.frames, (), captured=(first,))
     try:
         trace = _faked(spec, prepared, plan)
-    except (DataDependentOutputException, DynamicOutputShapeException):
+    except _VALUES:
         return prepared
     n_pos = trace.captured[first][0].shape[1]
     frame = attrs.evolve(prepared.main, n_pos=n_pos)
@@ -107,8 +119,6 @@ def measured(spec: ModelSpec, prepared: Prepared) -> Prepared:
 
 def _faked(spec: ModelSpec, prepared: Prepared, plan: Plan) -> Trace:
     """Carry a plan out on tensors without values."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     machinery: Machinery = spec.engine
     mode: Any = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:

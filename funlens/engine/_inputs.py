@@ -119,7 +119,8 @@ def prepare(
         given.setdefault("use_cache", True)
     frame = _frame(source[:: spec.engine.rows], mask)
     _check_padding(spec, frame)
-    if mask is not None and frame.starts is not None:
+    is_read = frame.starts is not None or spec.engine.reads_full_masks
+    if mask is not None and is_read:
         given["attention_mask"] = mask.bool().long()
         _place_positions(spec, given, mask)
     if not spec.is_encoder_decoder:
@@ -195,7 +196,7 @@ def _check_padding(spec: ModelSpec, frame: Frame) -> None:
     machinery: Machinery = spec.engine
     if frame.starts is None:
         return
-    maskless = machinery.arch.maskless
+    maskless = machinery.maskless
     if maskless:
         raise InputError(
             f"rows are padded, and {maskless}",

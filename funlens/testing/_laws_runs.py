@@ -66,7 +66,7 @@ def padding(subject: Subject) -> LawResult:
     spec = subject.spec
     machinery: Machinery = spec.engine
     arch = machinery.arch
-    why_not = arch.mixes_rows or arch.maskless or machinery.sees_padding
+    why_not = arch.mixes_rows or machinery.maskless or machinery.sees_padding
     if why_not:
         return worst(law, {}, 0.0, why_not=why_not)
     tokens = subject.inputs.get("input_ids")

@@ -262,3 +262,35 @@ def test_tensor_of_the_plan_is_checked_again_where_it_is_used() -> None:
     steered(torch.ones(16))
     with pytest.raises(errors.ShapeError):
         steered(torch.ones(5))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "glm4v-image",
+        "kimi_k25-image",
+        "pixtral-base",
+        "qwen2_5_vl-image",
+        "qwen2_vl-image",
+        "qwen3_vl-image",
+        "siglip2_vision_model-base",
+    ],
+)
+def test_packed_pictures_are_checked_without_their_values(name: str) -> None:
+    """A tower reads off values where each picture ends; fake tensors have none."""
+    spec, given = fl.from_module(tiny_hf_model(name)), tiny_inputs(name)
+    stack = fl.vision if "image" in name else fl
+    fl.check(spec, given, [fl.Zero(stack.resid_post(0)), fl.Zero(fl.resid_pre(1))])
+    with pytest.raises(fl.errors.ShapeError):
+        fl.check(spec, given, [fl.Set(stack.resid_post(0), torch.zeros(17))])
+    with pytest.raises(fl.errors.SiteNotFoundError):
+        fl.check(spec, given, capture=[stack.resid_post(9)])
+
+
+@pytest.mark.parametrize("name", ["gemma3-image", "longformer", "qwen2_vl-image"])
+def test_dry_run_of_a_model_that_reads_values_is_refused(name: str) -> None:
+    """Where the model's own code asks for some, not with torch's error."""
+    spec, given = fl.from_module(tiny_hf_model(name)), tiny_inputs(name)
+    with pytest.raises(fl.errors.UnsupportedConfigError, match="reads values"):
+        fl.dry_run(spec, given)
+    fl.check(spec, given, [fl.Zero(fl.resid_post(0))])
