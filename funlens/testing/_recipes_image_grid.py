@@ -31,9 +31,7 @@ _DEEP: Final = {"deepstack_visual_indexes": (0,)}
 _WINDOWS: Final = {"fullatt_block_indexes": (1,), "window_size": 8}
 # What is shown and what is heard begin with tokens of their own.
 _STARTS: Final = {"audio_start_token_id": 26, "vision_start_token_id": START}
-_UNLISTED: Final = (
-    "a setting of trained ones that transformers' config class leaves out"
-)
+_UNLISTED: Final = "given a mask it reads a setting that its config class leaves out"
 _PLACES: Final = {"pos_emb_height": 4, "pos_emb_width": 4}
 
 
