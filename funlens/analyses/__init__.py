@@ -2,10 +2,38 @@
 
 from funlens.analyses._effective_attention import effective_attention
 from funlens.analyses._head_scores import Role, head_scores, repeated_tokens
+from funlens.analyses._patching import (
+    patch_all_heads,
+    patch_all_heads_by_pos,
+    patch_attn_out,
+    patch_blocks,
+    patch_heads,
+    patch_heads_by_pos,
+    patch_mlp_out,
+    patch_patterns,
+    patch_patterns_by_query,
+    patch_patterns_by_query_key,
+    patch_resid_mid,
+    patch_resid_post,
+    patch_resid_pre,
+)
 
 __all__ = [
     "Role",
     "effective_attention",
     "head_scores",
+    "patch_all_heads",
+    "patch_all_heads_by_pos",
+    "patch_attn_out",
+    "patch_blocks",
+    "patch_heads",
+    "patch_heads_by_pos",
+    "patch_mlp_out",
+    "patch_patterns",
+    "patch_patterns_by_query",
+    "patch_patterns_by_query_key",
+    "patch_resid_mid",
+    "patch_resid_post",
+    "patch_resid_pre",
     "repeated_tokens",
 ]

@@ -7,7 +7,7 @@ from funlens.data._concatenate import concatenate_caches
 from funlens.data._effects import Effects
 from funlens.data._factored import FactoredMatrix, Svd
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
-from funlens.data._grid import Grid, grid
+from funlens.data._grid import Grid, Grids, grid
 from funlens.data._interventions import (
     DECIDING,
     Add,
@@ -91,6 +91,7 @@ __all__ = [
     "Freeze",
     "Generated",
     "Grid",
+    "Grids",
     "INTEGER_PARTS",
     "Interchange",
     "Intervention",

@@ -24,7 +24,15 @@ from funlens.engine._metrics import (
 from funlens.engine._plan import EVERY, Every
 from funlens.engine._refactor_factored_attention import refactor_factored_attention
 from funlens.engine._run import instrumented, run, run_with_cache
-from funlens.engine._sweep import SweepWarning, plan_sweep, sweep
+from funlens.engine._sources import check_source
+from funlens.engine._sweep import (
+    MetricLike,
+    Metrics,
+    SweepOptions,
+    SweepWarning,
+    plan_sweep,
+    sweep,
+)
 from funlens.engine._sweep_plan import Group, SweepPlan
 
 __all__ = [
@@ -35,11 +43,15 @@ __all__ = [
     "Inputs",
     "KEPT",
     "Metric",
+    "MetricLike",
+    "Metrics",
+    "SweepOptions",
     "SweepPlan",
     "SweepWarning",
     "center_unembed",
     "center_writing_weights",
     "check",
+    "check_source",
     "dry_run",
     "fold_layer_norm",
     "fold_value_biases",
