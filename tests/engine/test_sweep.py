@@ -313,6 +313,7 @@ def test_plan_stops_where_the_metric_looks() -> None:
     ("name", "fragment"),
     [
         ("bloom", "take no other rows"),
+        ("falcon-alibi", "patterns take no other rows"),
         ("t5", "rows come with more"),
         ("gemma4_text", "more than the residual"),
     ],
