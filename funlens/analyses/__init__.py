@@ -1,7 +1,14 @@
 """One pure question per file."""
 
+from funlens.analyses._ablations import (
+    AblationOptions,
+    mean_ablation,
+    resample_ablation,
+    zero_ablation,
+)
 from funlens.analyses._effective_attention import effective_attention
 from funlens.analyses._head_scores import Role, head_scores, repeated_tokens
+from funlens.analyses._mean_activations import mean_activations
 from funlens.analyses._patching import (
     patch_all_heads,
     patch_all_heads_by_pos,
@@ -17,11 +24,17 @@ from funlens.analyses._patching import (
     patch_resid_post,
     patch_resid_pre,
 )
+from funlens.analyses._scrub import Labels, Scrubbed, scrub
 
 __all__ = [
+    "AblationOptions",
+    "Labels",
     "Role",
+    "Scrubbed",
     "effective_attention",
     "head_scores",
+    "mean_ablation",
+    "mean_activations",
     "patch_all_heads",
     "patch_all_heads_by_pos",
     "patch_attn_out",
@@ -36,4 +49,7 @@ __all__ = [
     "patch_resid_post",
     "patch_resid_pre",
     "repeated_tokens",
+    "resample_ablation",
+    "scrub",
+    "zero_ablation",
 ]

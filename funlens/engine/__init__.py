@@ -21,7 +21,7 @@ from funlens.engine._metrics import (
     rank_of,
     reads,
 )
-from funlens.engine._plan import EVERY, Every
+from funlens.engine._plan import EVERY, Every, captured_sites
 from funlens.engine._refactor_factored_attention import refactor_factored_attention
 from funlens.engine._run import instrumented, run, run_with_cache
 from funlens.engine._sources import check_source
@@ -50,6 +50,7 @@ __all__ = [
     "SweepWarning",
     "center_unembed",
     "center_writing_weights",
+    "captured_sites",
     "check",
     "check_source",
     "dry_run",

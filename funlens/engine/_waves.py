@@ -82,10 +82,8 @@ def waves_of(spec: ModelSpec, prepared: Prepared) -> Waves:
         return _apart("a position has several ids")
     if any(kind.reads or kind.given for kind in kinds) or arch.mixes_rows:
         return _apart("blocks read more than the stream")
-    why = machinery.why_no_skip(prepared.kwargs)
-    if why:
-        return _apart(why)
-    why = machinery.noted("waves that look", lambda: _why_no_patterns(spec))
+    why: str = machinery.why_no_skip(prepared.kwargs)
+    why = why or machinery.noted("waves that look", lambda: _why_no_patterns(spec))
     if why:
         return _apart(why)
     known: Waves = machinery.noted("waves", lambda: _trial(spec))

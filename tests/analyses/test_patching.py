@@ -18,8 +18,8 @@ from funlens.testing import FOUNDATION, tiny_hf_model, tiny_inputs
 NAMES: Final = ("gpt2", "llama", "gptj", "mixtral")
 # Reuse of positions runs other shapes; a metric of size 5 is known to 1e-6.
 CLOSE: Final = 2e-5
-# Looking at a pattern runs HuggingFace's eager attention in that layer, so a run depends
-# on which other runs are stacked with it.
+# Looking at a pattern runs HuggingFace's eager attention in that layer, so that a run
+# depends on which others are stacked with it.
 EAGER_DIFFERS: Final = {"falcon-alibi": "its eager attention adds the bias twice"}
 METRIC: Final = fl.log_prob_of(3)
 BLOCKS: Final = ("resid_pre", "attn_out", "mlp_out")
