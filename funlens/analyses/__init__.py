@@ -25,12 +25,15 @@ from funlens.analyses._patching import (
     patch_resid_pre,
 )
 from funlens.analyses._scrub import Labels, Scrubbed, scrub
+from funlens.analyses._summarize import Normalized, Summary, summarize
 
 __all__ = [
     "AblationOptions",
     "Labels",
+    "Normalized",
     "Role",
     "Scrubbed",
+    "Summary",
     "effective_attention",
     "head_scores",
     "mean_ablation",
@@ -51,5 +54,6 @@ __all__ = [
     "repeated_tokens",
     "resample_ablation",
     "scrub",
+    "summarize",
     "zero_ablation",
 ]
