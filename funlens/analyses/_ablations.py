@@ -1,5 +1,6 @@
 """Ablations: what is lost when a place carries nothing, or nothing of its own."""
 
+from collections.abc import Mapping
 from typing import Any, Final, Unpack, cast
 
 import torch
@@ -147,7 +148,8 @@ def resample_ablation(
     """Put at one place at a time what another example of a dataset has there.
 
     For each draw and each example an example is drawn from those of the dataset that
-    are not the same, and stand at the same columns. Chan et al., "Causal Scrubbing"
+    are not the same; and stand at the same columns, unless one position is ablated at a
+    time. Chan et al., "Causal Scrubbing"
     (2022), say why this keeps a model nearer to what it knows than zeros or means.
 
     Args:
@@ -177,7 +179,8 @@ def resample_ablation(
     places, more = _split(part, options)
     prepared = prepare(spec, inputs, attention_mask=more.get("attention_mask"))
     others = prepared if dataset is inputs else prepare(spec, dataset)
-    weights, generator = _others(prepared, others).double(), generator_of(seed)
+    free = _others(prepared, others, by_column=_keeps_positions(part, places))
+    weights, generator = free.double(), generator_of(seed)
     drawn = torch.multinomial(weights, n_draws, replacement=True, generator=generator)
     grids = {
         str(at): grid(Patch, part, source=_run(spec, others, part, rows), **places)
@@ -196,8 +199,22 @@ def _split(part: Part, options: AblationOptions) -> tuple[dict[str, Any], SweepO
     return dict(places), cast("SweepOptions", more)
 
 
-def _others(prepared: Prepared, others: Prepared) -> Bool[Tensor, "example other"]:
+def _keeps_positions(part: Part, places: Mapping[str, Any]) -> bool:
+    """Tell whether a cell has several positions, which have to stand side by side."""
+    axes = set(AXES[part.name])
+    words = POSITION_WORDS - places.keys()
+    return any(axes & set(SELECTED_AXES[word]) for word in words)
+
+
+def _others(
+    prepared: Prepared, others: Prepared, *, by_column: bool
+) -> Bool[Tensor, "example other"]:
     """Tell which examples of a dataset each example may be given.
+
+    Args:
+        prepared: The examples.
+        others: The dataset.
+        by_column: Whether only examples at the same columns may be given.
 
     Raises:
         InputError: The dataset has other positions, or an example has no other.
@@ -215,7 +232,7 @@ def _others(prepared: Prepared, others: Prepared) -> Bool[Tensor, "example other
         one = mine[name].reshape(prepared.main.batch, 1, -1)
         two = theirs[name].reshape(1, others.main.batch, -1)
         differs |= (one != two).any(-1).cpu()
-    for name in prepared.frames:
+    for name in prepared.frames if by_column else ():
         differs &= _alike(prepared.frames[name], others.frames[name])
     alone = [row for row, free in enumerate(differs.any(1).unbind()) if not free]
     if alone:

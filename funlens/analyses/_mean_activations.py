@@ -85,8 +85,8 @@ def mean_activations(
         >>> spec = fl.load("builtin:tiny")
         >>> texts = ["Tom had a ball.", "Once upon a time there was a girl."]
         >>> means = fl.mean_activations(spec, texts, [fl.z])
-        >>> fl.Mean(fl.z(2, head=1), means)
-        Mean(site=..., value=float32[16])
+        >>> fl.Mean(fl.z(2, head=1), means).value.shape
+        torch.Size([32])
     """
     sums: dict[Site, _Sum] = {}
     dtypes: dict[Site, torch.dtype] = {}

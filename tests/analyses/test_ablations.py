@@ -210,6 +210,22 @@ def test_padded_examples_are_given_ones_of_their_length() -> None:
     )
 
 
+def test_single_positions_are_given_by_rows_of_any_length() -> None:
+    """The last position of one is put at the last of the other, wherever it stands."""
+    spec = fl.load("builtin:tiny")
+    texts = ["Tom had a ball", "Tom had a big red ball"]
+    places: dict[str, Any] = {"layer": [3], "pos": [-1]}
+    found = fl.resample_ablation(
+        spec, texts, fl.resid_post, texts, metric=METRIC, n_draws=1, seed=0, **places
+    )
+    expected = found.baseline.flip(0)
+    torch.testing.assert_close(found.rows[0, 0, 0], expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(errors.InputError, match="row 0"):
+        fl.resample_ablation(
+            spec, texts, fl.resid_post, texts, metric=METRIC, n_draws=1, seed=0
+        )
+
+
 def test_average_and_spread_of_draws() -> None:
     """Of the values, and of each example's."""
     spec, rows = spec_of("gpt2"), torch.arange(24).reshape(6, 4)
