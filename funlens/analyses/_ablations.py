@@ -147,10 +147,10 @@ def resample_ablation(
 ) -> Effects:
     """Put at one place at a time what another example of a dataset has there.
 
-    For each draw and each example an example is drawn from those of the dataset that
-    are not the same; and stand at the same columns, unless one position is ablated at a
-    time. Chan et al., "Causal Scrubbing"
-    (2022), say why this keeps a model nearer to what it knows than zeros or means.
+    For each draw and each example another one is drawn from the dataset: one of other
+    tokens, and at the same columns unless a single position is ablated at a time. Chan
+    et al., "Causal Scrubbing" (2022), say why this keeps a model nearer to what it
+    knows than zeros or means.
 
     Args:
         spec: The model.
