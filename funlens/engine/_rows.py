@@ -22,9 +22,13 @@ def row_tensors(prepared: Prepared) -> dict[str, Tensor]:
     batch = prepared.main.batch
     found: dict[str, Tensor] = {}
     for name, held in prepared.kwargs.items():
-        if not isinstance(held, Tensor) or held.ndim == 0 or len(held) == 1 < batch:
+        if not isinstance(held, Tensor) or held.ndim == 0:
             continue
-        if len(held) % batch:
+        is_shared = len(held) == 1 < batch
+        is_packed = is_shared and held.ndim > 3  # noqa: PLR2004 -- rows, channels, height, width
+        if is_shared and not is_packed:
+            continue
+        if is_packed or len(held) % batch:
             raise InputError(
                 f"`{name}` has {len(held)} rows for {batch} examples",
                 "as many for each example",

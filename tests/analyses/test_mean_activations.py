@@ -9,6 +9,8 @@ from torch import Tensor
 
 import funlens as fl
 from funlens import errors
+from funlens.engine._inputs import Frame, Prepared
+from funlens.engine._rows import rows_of
 from funlens.testing import FOUNDATION, tiny_hf_model, tiny_inputs
 
 TEXTS: Final = [
@@ -44,14 +46,16 @@ def test_mean_is_over_all_real_positions(site: fl.Site, batch_size: int) -> None
     assert len(TEXTS) == means.n_rows
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("side", ["left", "right", ""])
 @pytest.mark.parametrize("batch_size", [2, 8])
 def test_means_by_position_are_over_the_rows_that_have_it(
     side: Any, batch_size: int
 ) -> None:
     """Counted from the first real token, wherever the padding is."""
     site = fl.z(2)
-    tokens = fl.to_tokens(tiny(), TEXTS, padding_side=side)
+    tokens: Any = TEXTS  # which are padded batch by batch, to other lengths
+    if side:
+        tokens = fl.to_tokens(tiny(), TEXTS, padding_side=side)
     means = fl.mean_activations(
         tiny(), tokens, [site], by_position=True, batch_size=batch_size
     )
@@ -63,6 +67,30 @@ def test_means_by_position_are_over_the_rows_that_have_it(
         ]
     )
     torch.testing.assert_close(means[site], expected, atol=CLOSE, rtol=CLOSE)
+
+
+def test_sites_that_a_model_has_once_have_means() -> None:
+    """The embedding, and one logit's position."""
+    embedded, last = fl.embed(), fl.logits(pos=-1)
+    means = fl.mean_activations(tiny(), TEXTS, [embedded, last], batch_size=2)
+    expected = torch.cat(alone(embedded)).mean(0)
+    torch.testing.assert_close(means[embedded], expected, atol=CLOSE, rtol=CLOSE)
+    expected = torch.stack(alone(last)).mean(0)
+    torch.testing.assert_close(means[last], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_inputs_that_all_examples_share_are_no_rows() -> None:
+    """Positions given once stay whole; pictures in one strip cannot be told apart."""
+    spec, tokens = fl.from_module(tiny_hf_model("gpt2")), torch.arange(12).reshape(3, 4)
+    given = {"input_ids": tokens, "position_ids": torch.arange(4)[None]}
+    means = fl.mean_activations(spec, given, [fl.z(0)], batch_size=2)
+    expected = fl.mean_activations(spec, tokens, [fl.z(0)])
+    torch.testing.assert_close(means[fl.z(0)], expected[fl.z(0)])
+    for strip in (torch.zeros(1, 3, 8, 8), torch.zeros(4, 2)):
+        frames = {"": Frame(batch=3, n_pos=4)}
+        prepared = Prepared(kwargs={"pixel_values": strip}, frames=frames)
+        with pytest.raises(errors.InputError, match="for 3 examples"):
+            rows_of(prepared, [0])
 
 
 def test_a_mask_tells_what_is_real() -> None:

@@ -138,14 +138,14 @@ def test_patching_is_the_loop(name: str, row: Row) -> None:
                 spec_of(name), tiny_inputs(name), source_of(name), metric=METRIC
             )
         return
-    check_against_the_loop(name, row, most=12)
+    check_against_the_loop(name, row, most=6)
 
 
 @pytest.mark.parametrize("row", BESIDE, ids=lambda row: row.name)
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_patching_several_parts_is_the_loop(name: str, row: Row) -> None:
     """Those that patch several parts in one sweep."""
-    check_against_the_loop(name, row, most=12)
+    check_against_the_loop(name, row, most=6)
 
 
 @pytest.mark.architectures
