@@ -4,10 +4,10 @@ import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: i
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._checkpoint import Checkpoint
 from funlens.data._concatenate import concatenate_caches
-from funlens.data._effects import Effects
+from funlens.data._effects import Effects, average_over, spread_over
 from funlens.data._factored import FactoredMatrix, Svd
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
-from funlens.data._grid import Grid, grid
+from funlens.data._grid import Choice, Grid, Grids, grid
 from funlens.data._interventions import (
     DECIDING,
     Add,
@@ -35,6 +35,7 @@ from funlens.data._json import (
     same_record,
     to_json,
 )
+from funlens.data._means import Means, axes_of_mean
 from funlens.data._parts import (
     AXES,
     ENTERING,
@@ -43,6 +44,7 @@ from funlens.data._parts import (
     LAYER_PARTS,
     LEAVING,
     MODEL_PARTS,
+    SELECTED_AXES,
     axes_of,
     axis_of,
 )
@@ -82,6 +84,7 @@ __all__ = [
     "Backward",
     "BosPolicy",
     "Checkpoint",
+    "Choice",
     "Clamp",
     "DECIDING",
     "ENTERING",
@@ -91,6 +94,7 @@ __all__ = [
     "Freeze",
     "Generated",
     "Grid",
+    "Grids",
     "INTEGER_PARTS",
     "Interchange",
     "Intervention",
@@ -99,6 +103,7 @@ __all__ = [
     "LEAVING",
     "MODEL_PARTS",
     "Mean",
+    "Means",
     "ModelSpec",
     "Noise",
     "POSITION_WORDS",
@@ -112,6 +117,7 @@ __all__ = [
     "Record",
     "Run",
     "RunWithGrads",
+    "SELECTED_AXES",
     "Scale",
     "Selection",
     "Selector",
@@ -124,7 +130,9 @@ __all__ = [
     "Support",
     "Svd",
     "Zero",
+    "average_over",
     "axes_of",
+    "axes_of_mean",
     "axis_of",
     "columns",
     "concatenate_caches",
@@ -139,6 +147,7 @@ __all__ = [
     "pick",
     "same_record",
     "save_cache",
+    "spread_over",
     "take",
     "to_json",
     "to_numpy",

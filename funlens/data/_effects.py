@@ -6,6 +6,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from funlens.errors import InputError, SelectionError
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Effects:
@@ -54,3 +56,58 @@ class Effects:
         missing = "" if self.is_complete else f", {int((~self.done).sum())} not run"
         named = ", ".join(self.metric)
         return f"Effects({named}: {sizes}; {lowest:.4g} to {highest:.4g}{missing})"
+
+
+def average_over(effects: Effects, axis: str) -> Effects:
+    """Average effects over one of their axes, such as the draws of a resampling.
+
+    Args:
+        effects: What a sweep found.
+        axis: Name of the axis; NaN on it stays NaN.
+
+    Returns:
+        Effects without that axis.
+
+    Raises:
+        SelectionError: There is no such axis, or it tells metrics apart.
+    """
+    at = _axis(effects, axis)
+    left = tuple(name for name in effects.axes if name != axis)
+    rows = effects.rows.mean(at)
+    return attrs.evolve(
+        effects,
+        values=rows.mean(-1),
+        rows=rows,
+        axes=left,
+        labels={name: effects.labels[name] for name in left},
+        done=effects.done.all(at - (effects.values.ndim - effects.done.ndim)),
+    )
+
+
+def spread_over(effects: Effects, axis: str) -> Tensor:
+    """Give the standard deviation of effects along one of their axes.
+
+    Args:
+        effects: What a sweep found.
+        axis: Name of the axis.
+
+    Returns:
+        Standard deviation of `values`, of a sample (n - 1), on the axes that are left.
+
+    Raises:
+        SelectionError: There is no such axis, or it tells metrics apart.
+        InputError: One value has no spread.
+    """
+    at = _axis(effects, axis)
+    if effects.values.shape[at] == 1:
+        raise InputError(f"there is one {axis}", "two or more", "Draw more of them")
+    return effects.values.std(at)
+
+
+def _axis(effects: Effects, axis: str) -> int:
+    several = effects.values.ndim - effects.done.ndim
+    known = effects.axes[several:]
+    if axis not in known:
+        problem = f"there is no axis {axis} to go over"
+        raise SelectionError("the effects", problem, f"one of {', '.join(known)}")
+    return effects.axes.index(axis)

@@ -1,4 +1,4 @@
-"""`Grid`: many interventions of one kind, over the axes of a part."""
+"""`Grid`: many interventions of one kind, over the axes of a part; `Grids` of them."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ import attrs
 
 from funlens.data._parts import AXES, axis_of
 from funlens.data._sites import Part, Site
-from funlens.errors import OptionError, SelectionError, nearest
+from funlens.errors import InputError, OptionError, SelectionError, nearest
 
 Choice: TypeAlias = EllipsisType | Sequence[int] | int
 """All of an axis, some of it, or one place that makes no axis."""
@@ -40,6 +40,48 @@ class Grid:
         every = {**self.fixed, **chosen}
         layer = every.pop("layer", None)
         return self.part(layer, **every)
+
+
+def _named(grids: Mapping[str, Grid]) -> tuple[tuple[str, Grid], ...]:
+    return tuple(grids.items())
+
+
+@attrs.frozen(eq=False)
+class Grids:
+    """Grids beside each other on one more axis, swept as one.
+
+    They go over the same axes in the same order, where `query` counts as `pos`. Where
+    one has places that another lacks, such as more heads, the other has no cells.
+
+    Attributes:
+        named: Each grid, with its label on the new axis; given as a mapping.
+        axis: Name of the new axis, the first one of the result.
+    """
+
+    named: tuple[tuple[str, Grid], ...] = attrs.field(converter=_named)
+    axis: str = attrs.field(default="part", kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        """Check that they fit beside each other."""
+        for name, each in self.named:
+            if not isinstance(each, Grid):  # pyright: ignore[reportUnnecessaryIsInstance] (callers need no types)
+                problem = f"{name} is a {type(each).__name__}"
+                raise InputError(problem, "a grid", "Use `funlens.grid`")
+        if not self.named:
+            raise InputError("there is no grid", "one or more", "Use `funlens.grid`")
+        expected = _kinds_of_axes(self.named[0][1])
+        if self.axis in {word for word, _ in self.named[0][1].axes}:
+            problem = f"the grids go over {self.axis} themselves"
+            raise InputError(problem, "a new axis", "Give it another name")
+        for name, each in self.named:
+            if _kinds_of_axes(each) != expected:
+                words = ", ".join(word for word, _ in each.axes)
+                problem = f"{name} goes over {words}"
+                raise SelectionError(str(each.part), problem, ", ".join(expected))
+
+
+def _kinds_of_axes(given: Grid) -> tuple[str, ...]:
+    return tuple("pos" if word == "query" else word for word, _ in given.axes)
 
 
 def grid(kind: Callable[..., Any], part: Part, **words: Any) -> Grid:

@@ -1,7 +1,7 @@
 """Interventions: what to do at a site, as frozen records."""
 
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ def _to_site(like: object) -> Site:
     raise SelectionError(str(like), "it is not one site", "a site, such as `z(9)`")
 
 
-def _summary(value: Tensor | float | None) -> str:
+def _summary(value: object) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
     return f"{str(value.dtype).removeprefix('torch.')}{[*value.shape]}"
@@ -39,6 +39,20 @@ def _taken(source: Tensor | ActivationCache, record: Any) -> Tensor:
 
 
 _FROM_CACHE: Final = attrs.Converter(_taken, takes_self=True)
+
+
+def _mean_taken(value: Tensor | Mapping[Site, Tensor], record: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else _of_mapping(value, record)
+
+
+def _of_mapping(value: object, record: Any) -> Any:
+    """Look a mean up; what is no mapping is left to the validator."""
+    if not isinstance(value, Mapping):
+        return value
+    return cast("Mapping[Site, Tensor]", value)[record.site]
+
+
+_FROM_MEANS: Final = attrs.Converter(_mean_taken, takes_self=True)
 
 
 def _wrong(record: object, field: Any, value: object, expected: str) -> InputError:
@@ -91,11 +105,14 @@ class Mean:
 
     Attributes:
         site: Where.
-        value: The mean, over a dataset of the caller's; the site's trailing axes.
+        value: The mean, of the site's trailing axes; or `Means` that hold the site,
+            read when the record is made.
     """
 
     site: Site = attrs.field(converter=_to_site)
-    value: Tensor = attrs.field(repr=_summary, validator=_is_tensor)
+    value: Tensor | Mapping[Site, Tensor] = attrs.field(
+        repr=_summary, converter=_FROM_MEANS, validator=_is_tensor
+    )
 
 
 @attrs.frozen(eq=False)

@@ -21,13 +21,29 @@ from funlens.engine._metrics import (
     rank_of,
     reads,
 )
-from funlens.engine._plan import EVERY, Every
+from funlens.engine._plan import EVERY, Every, captured_sites
 from funlens.engine._refactor_factored_attention import refactor_factored_attention
 from funlens.engine._run import instrumented, run, run_with_cache
-from funlens.engine._sweep import SweepWarning, plan_sweep, sweep
+from funlens.engine._seeds import Seed, generator_of
+from funlens.engine._sources import check_source
+from funlens.engine._statistics import (
+    Correction,
+    bootstrap_interval,
+    corrected_p_values,
+    sign_flip_test,
+)
+from funlens.engine._sweep import (
+    MetricLike,
+    Metrics,
+    SweepOptions,
+    SweepWarning,
+    plan_sweep,
+    sweep,
+)
 from funlens.engine._sweep_plan import Group, SweepPlan
 
 __all__ = [
+    "Correction",
     "EVERY",
     "Every",
     "Generation",
@@ -35,17 +51,26 @@ __all__ = [
     "Inputs",
     "KEPT",
     "Metric",
+    "MetricLike",
+    "Metrics",
+    "Seed",
+    "SweepOptions",
     "SweepPlan",
     "SweepWarning",
+    "bootstrap_interval",
+    "captured_sites",
     "center_unembed",
     "center_writing_weights",
     "check",
+    "check_source",
+    "corrected_p_values",
     "dry_run",
     "fold_layer_norm",
     "fold_value_biases",
     "from_hooks",
     "generate",
     "generate_with_cache",
+    "generator_of",
     "instrumented",
     "kl_divergence",
     "log_prob_of",
@@ -60,5 +85,6 @@ __all__ = [
     "run",
     "run_with_cache",
     "run_with_grads",
+    "sign_flip_test",
     "sweep",
 ]

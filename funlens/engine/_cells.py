@@ -7,13 +7,15 @@ from typing import Final, TypeAlias
 import attrs
 
 from funlens.adapters import to_str_tokens
-from funlens.data import Grid, Intervention, ModelSpec, Site, axis_of
+from funlens.data import Grid, Grids, Intervention, ModelSpec, Site, axis_of
 from funlens.engine._inputs import Prepared
 from funlens.engine._plan import records
 from funlens.errors import InputError, SiteNotFoundError, nearest
 
-CellsLike: TypeAlias = Grid | Sequence[Sequence[Intervention]]
-"""A grid, or the interventions of each run."""
+CellsLike: TypeAlias = (
+    Grid | Grids | Mapping[str, Grid] | Sequence[Sequence[Intervention]]
+)
+"""A grid, grids on the same axes, or the interventions of each run."""
 
 _BY_POSITION: Final = frozenset({"pos", "query", "key"})
 
@@ -48,16 +50,45 @@ class Cells:
         return f"cells[{index}] ({', '.join(places)})"
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class _Laid:
+    """A grid, laid out on a model.
+
+    Attributes:
+        grid: The grid.
+        held: The layers that have its part, and the lengths of its axes there.
+        chosen: What each axis goes over.
+    """
+
+    grid: Grid
+    held: Mapping[int | None, tuple[int | str, ...]]
+    chosen: Mapping[str, tuple[int, ...]]
+
+    def edits(self, places: Sequence[int]) -> tuple[Intervention, ...] | None:
+        """Give the interventions of a cell; None where it is not there."""
+        cell = dict(zip(self.chosen, places, strict=True))
+        if any(place not in self.chosen[word] for word, place in cell.items()):
+            return None
+        return _edits(self.held, self.grid, cell)
+
+
 def cells_of(spec: ModelSpec, prepared: Prepared, cells: CellsLike) -> Cells:
     """Lay out what a sweep goes over.
 
     Raises:
         InputError: There is nothing to go over, or something else than interventions.
         SiteNotFoundError: The model has no such part.
-        SelectionError: An index is out of range.
+        SelectionError: An index is out of range, or grids go over other axes.
     """
     if isinstance(cells, Grid):
-        return _from_grid(spec, prepared, cells)
+        alone = _from_grids(spec, prepared, Grids({"": cells}))
+        axes = alone.axes[1:]
+        labels = {axis: alone.labels[axis] for axis in axes}
+        return attrs.evolve(alone, axes=axes, labels=labels)
+    if isinstance(cells, Grids):
+        return _from_grids(spec, prepared, cells)
+    if isinstance(cells, Mapping):
+        return _from_grids(spec, prepared, Grids(cells))
     if isinstance(cells, str) or not isinstance(cells, Sequence) or not cells:  # pyright: ignore[reportUnnecessaryIsInstance] (callers need no types)
         raise InputError(
             f"the cells are {type(cells).__name__}",
@@ -69,20 +100,35 @@ def cells_of(spec: ModelSpec, prepared: Prepared, cells: CellsLike) -> Cells:
     return Cells(axes=("cell",), labels=labels, edits=edits)
 
 
-def _from_grid(spec: ModelSpec, prepared: Prepared, grid: Grid) -> Cells:
+def _from_grids(spec: ModelSpec, prepared: Prepared, grids: Grids) -> Cells:
+    """Lay grids out beside each other; places that one lacks are no cells of it."""
+    every = [_laid(spec, prepared, grid) for _, grid in grids.named]
+    axes = tuple(every[0].chosen)
+    columns = zip(*(laid.chosen.values() for laid in every), strict=True)
+    chosen = {axis: _joined(at) for axis, at in zip(axes, columns, strict=True)}
+    cells = list(product(*chosen.values()))
+    labels = {
+        grids.axis: tuple(name for name, _ in grids.named),
+        **{word: tuple(_labels(spec, prepared, word, chosen[word])) for word in axes},
+    }
+    edits = tuple(laid.edits(places) for laid in every for places in cells)
+    return Cells(axes=(grids.axis, *axes), labels=labels, edits=edits)
+
+
+def _laid(spec: ModelSpec, prepared: Prepared, grid: Grid) -> _Laid:
     held = _held(spec, grid)
     chosen = {
         word: _all_of(held, prepared, grid, word) if places is None else places
         for word, places in grid.axes
     }
-    cells = (
-        dict(zip(chosen, places, strict=True)) for places in product(*chosen.values())
-    )
-    edits = tuple(_edits(held, grid, cell) for cell in cells)
-    labels = {
-        word: tuple(_labels(spec, prepared, word, at)) for word, at in chosen.items()
-    }
-    return Cells(axes=tuple(chosen), labels=labels, edits=edits)
+    return _Laid(grid=grid, held=held, chosen=chosen)
+
+
+def _joined(places: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Join what grids go over on one axis: as given where they agree, else in order."""
+    if len(set(places)) == 1:
+        return places[0]
+    return tuple(sorted({place for some in places for place in some}))
 
 
 def _held(spec: ModelSpec, grid: Grid) -> dict[int | None, tuple[int | str, ...]]:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from funlens.data import (
-    ActivationCache,
     Add,
     Apply,
     Backward,
@@ -52,10 +51,10 @@ def span(edit: Intervention) -> Tensor | None:
     return None
 
 
-def _source(edit: Patch | Freeze | Interchange) -> Tensor:
+def _source(edit: Patch | Freeze | Interchange | Mean) -> Tensor:
     """Give what a record took from its source when it was made."""
-    source = edit.source
-    if isinstance(source, ActivationCache):  # the record's converter takes it out
+    source = edit.value if isinstance(edit, Mean) else edit.source
+    if not isinstance(source, Tensor):  # the record's converter takes it out
         raise AssertionError(str(edit.site))  # noqa: TRY004 -- our own bug, no caller's
     return source
 
@@ -101,9 +100,9 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
     match edit:
         case Zero():
             return torch.zeros_like(value)
-        case Mean(value=new) | Set(value=new):
+        case Set(value=new):
             return _filled(value, new)
-        case Patch() | Freeze():
+        case Patch() | Freeze() | Mean():
             return _filled(value, _source(edit))
         case Add(vector=vector, scale=scale):
             return value + (vector if scale == 1.0 else scale * vector)

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypedDict, cast
 
 import attrs
 import torch
@@ -32,6 +32,23 @@ from funlens.errors import FunlensError, InputError, ShapeError
 MetricLike: TypeAlias = Metric | Callable[[Tensor], Tensor]
 """A metric, or any function from logits `[batch, pos, vocab]` to `[batch]` or one."""
 
+Metrics: TypeAlias = MetricLike | Mapping[str, MetricLike]
+"""One metric, or several with names."""
+
+
+class SweepOptions(TypedDict, total=False):
+    """What a named sweep hands on to `sweep`, with the same meaning.
+
+    Attributes:
+        attention_mask: As for `run`.
+        memory: How many bytes the activations of a stack may take.
+        resume: What an interrupted sweep of the same cells gave.
+    """
+
+    attention_mask: Tensor | None
+    memory: int | None
+    resume: Effects | None
+
 
 class SweepWarning(UserWarning):
     """A sweep was interrupted, and gives what it has."""
@@ -54,7 +71,7 @@ def plan_sweep(
     inputs: Inputs,
     cells: CellsLike,
     *,
-    metric: MetricLike | Mapping[str, MetricLike],
+    metric: Metrics,
     attention_mask: Tensor | None = None,
     memory: int | None = None,
 ) -> SweepPlan:
@@ -88,7 +105,7 @@ def sweep(
     inputs: Inputs,
     cells: CellsLike,
     *,
-    metric: MetricLike | Mapping[str, MetricLike],
+    metric: Metrics,
     attention_mask: Tensor | None = None,
     memory: int | None = None,
     resume: Effects | None = None,
@@ -102,7 +119,8 @@ def sweep(
     Args:
         spec: The model.
         inputs: As for `run`; every cell has the same.
-        cells: A `grid`, or a list with a list of interventions for each cell.
+        cells: A `grid`; several by name, on the same axes, for a first axis `part`;
+            or a list with a list of interventions for each cell.
         metric: What is measured: a metric such as `logit_diff`, or any function from
             logits `[batch, pos, vocab]` to `[batch]` or to one number; or several with
             names.
@@ -164,7 +182,7 @@ def _job(
     inputs: Inputs,
     cells: CellsLike,
     *,
-    metric: MetricLike | Mapping[str, MetricLike],
+    metric: Metrics,
     attention_mask: Tensor | None,
     memory: int | None,
     resume: Effects | None,
@@ -205,7 +223,7 @@ def _job(
     )
 
 
-def _metrics(metric: MetricLike | Mapping[str, MetricLike]) -> tuple[Metric, ...]:
+def _metrics(metric: Metrics) -> tuple[Metric, ...]:
     """Let any function be a metric of all logits."""
     given: Mapping[str, Any] = (
         cast("Mapping[str, Any]", metric)

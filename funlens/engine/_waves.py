@@ -26,6 +26,7 @@ _REFUSALS: Final = (
     ValueError,
 )
 _NO_KEYS: Final = "earlier positions are known by more than keys and values"
+_PATTERN: Final = ("pattern", "")
 _N_TRIED: Final = 6  # positions of the run that tries it out
 _CLOSE: Final = 1e-3  # rounding of other shapes, in float32
 
@@ -81,7 +82,8 @@ def waves_of(spec: ModelSpec, prepared: Prepared) -> Waves:
         return _apart("a position has several ids")
     if any(kind.reads or kind.given for kind in kinds) or arch.mixes_rows:
         return _apart("blocks read more than the stream")
-    why = machinery.why_no_skip(prepared.kwargs)
+    why: str = machinery.why_no_skip(prepared.kwargs)
+    why = why or machinery.noted("waves that look", lambda: _why_no_patterns(spec))
     if why:
         return _apart(why)
     known: Waves = machinery.noted("waves", lambda: _trial(spec))
@@ -200,6 +202,28 @@ def wave(
     joins = Joins(rows=rows, since=since)
     out, trace = traced(spec, stacked, plan, options=options, joins=joins)
     return apart(read(out, trace, sites, ends.logits_at), times)
+
+
+def _why_no_patterns(spec: ModelSpec) -> str:
+    """Tell why runs cannot join where patterns are looked at; empty where they can.
+
+    Attention that shows its pattern is other code, which may want the rows that the
+    model began with: Falcon's alibi does.
+    """
+    machinery: Machinery = spec.engine
+    shown = [i.site for i in spec.sites if (i.site.part, i.site.stack) == _PATTERN]
+    if not shown:
+        return ""
+    layers = [layer for layer in machinery.begins if layer < 2]  # noqa: PLR2004 -- two of them
+    size = min(_N_TRIED, spec.n_ctx or _N_TRIED)
+    tokens = torch.arange(size, device=spec.device)[None] % max(1, spec.d_vocab)
+    prepared, ends = prepare(spec, tokens), Ends(sites=(shown[-1],))
+    _, start = unedited(spec, prepared, layers, ends, keeps_keys=False)
+    try:
+        wave(spec, prepared, [(layer, ()) for layer in layers], ends, start)
+    except _REFUSALS as error:
+        return f"its patterns take no other rows ({type(error).__name__}: {error})"
+    return ""
 
 
 def _trial(spec: ModelSpec) -> Waves:

@@ -184,6 +184,78 @@ def test_positions_are_named_by_their_tokens() -> None:
     assert "layer 2, pos 3" in repr(found)
 
 
+def test_grids_beside_each_other_are_the_grids_alone() -> None:
+    """On one more axis; what one goes over and another does not is no cell."""
+    spec, given = spec_of("llama"), tiny_inputs("llama")
+    grids = {
+        "z": fl.grid(fl.Zero, fl.z, layer=[1], head=...),
+        "k": fl.grid(fl.Zero, fl.k, layer=..., head=[1]),
+    }
+    metric = fl.log_prob_of(3)
+    found = fl.sweep(spec, given, grids, metric=metric)
+    assert ("part", "layer", "head") == found.axes
+    assert ("z", "k") == found.labels["part"]
+    done = [[[False] * 4, [True] * 4], [[False, True, False, False]] * 2]
+    assert done == found.done.tolist()
+    assert torch.equal(found.done, ~found.values.isnan())
+    z = fl.sweep(spec, given, grids["z"], metric=metric)
+    k = fl.sweep(spec, given, grids["k"], metric=metric)
+    torch.testing.assert_close(found.rows[0, 1], z.rows[0], atol=CLOSE, rtol=CLOSE)
+    torch.testing.assert_close(
+        found.rows[1, :, 1], k.rows[:, 0], atol=CLOSE, rtol=CLOSE
+    )
+
+
+def test_new_axis_of_grids_has_any_name() -> None:
+    """And the places keep the order in which all grids name them."""
+    spec, given = spec_of("gpt2"), tiny_inputs("gpt2")
+    factors = {
+        str(by): fl.grid(fl.Scale, fl.z, layer=[1, 0], head=..., factor=by)
+        for by in (0.0, 0.5)
+    }
+    metric = fl.log_prob_of(3)
+    found = fl.sweep(spec, given, fl.Grids(factors, axis="factor"), metric=metric)
+    assert ("factor", "layer", "head") == found.axes
+    assert (("0.0", "0.5"), ("1", "0")) == (
+        found.labels["factor"],
+        found.labels["layer"],
+    )
+    zero = fl.sweep(
+        spec, given, fl.grid(fl.Zero, fl.z, layer=[1, 0], head=...), metric=metric
+    )
+    torch.testing.assert_close(found.rows[0], zero.rows, atol=CLOSE, rtol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("grids", "more", "kind", "fragment"),
+    [
+        ({}, {}, errors.InputError, "no grid"),
+        ({"z": [[]]}, {}, errors.InputError, "z is a list"),
+        (
+            {"z": fl.grid(fl.Zero, fl.z, layer=...)},
+            {"axis": "layer"},
+            errors.InputError,
+            "a new axis",
+        ),
+        (
+            {
+                "z": fl.grid(fl.Zero, fl.z, layer=..., head=...),
+                "q": fl.grid(fl.Zero, fl.q, layer=..., pos=...),
+            },
+            {},
+            errors.SelectionError,
+            "q goes over layer, pos",
+        ),
+    ],
+)
+def test_grids_that_do_not_fit_beside_each_other_are_refused(
+    grids: Any, more: Any, kind: Any, fragment: str, unchecked: None
+) -> None:
+    """Before a model is there."""
+    with pytest.raises(kind, match=fragment):
+        fl.Grids(grids, **more)
+
+
 # the plan
 
 
@@ -241,6 +313,7 @@ def test_plan_stops_where_the_metric_looks() -> None:
     ("name", "fragment"),
     [
         ("bloom", "take no other rows"),
+        ("falcon-alibi", "patterns take no other rows"),
         ("t5", "rows come with more"),
         ("gemma4_text", "more than the residual"),
     ],
