@@ -39,6 +39,11 @@ class Active(Protocol):
         """Whether SDPA cannot be used in this run."""
         ...
 
+    @property
+    def rounds(self) -> bool:
+        """Whether this run may round in other places than the model does."""
+        ...
+
 
 class Seen:
     """The module at a tap, and what entered it."""

@@ -52,6 +52,7 @@ class Trace:
         forces_eager: bool = False,
         grows: bool = False,
         offload: torch.device | None = None,
+        rounds: bool = False,
     ) -> None:
         self.plan = plan
         self.machinery = machinery
@@ -62,6 +63,7 @@ class Trace:
         self.forces_eager = forces_eager
         self.grows = grows
         self.offload = offload
+        self.rounds = rounds
         self.moved: tuple[Tensor, Tensor] | None = None
         self.offset = 0
         self.seen = 0
