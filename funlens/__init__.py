@@ -174,6 +174,7 @@ try:
     )
     from funlens.engine import (
         EVERY,
+        Compiled,
         Every,
         Generation,
         Metric,
@@ -182,6 +183,7 @@ try:
         center_unembed,
         center_writing_weights,
         check,
+        compiled,
         dry_run,
         fold_layer_norm,
         fold_value_biases,
@@ -218,6 +220,7 @@ __all__ = [
     "Certificate",
     "Checkpoint",
     "Clamp",
+    "Compiled",
     "ContextLengthWarning",
     "EVERY",
     "Effects",
@@ -281,6 +284,7 @@ __all__ = [
     "center_writing_weights",
     "check",
     "checkpoints",
+    "compiled",
     "concatenate_caches",
     "content_hash",
     "cross_k",

@@ -3,6 +3,7 @@
 from funlens.engine._center_unembed import center_unembed
 from funlens.engine._center_writing_weights import center_writing_weights
 from funlens.engine._check import check
+from funlens.engine._compiled import Compiled, compiled
 from funlens.engine._dry import dry_run
 from funlens.engine._fold_layer_norm import fold_layer_norm
 from funlens.engine._fold_value_biases import fold_value_biases
@@ -28,6 +29,7 @@ from funlens.engine._sweep import SweepWarning, plan_sweep, sweep
 from funlens.engine._sweep_plan import Group, SweepPlan
 
 __all__ = [
+    "Compiled",
     "EVERY",
     "Every",
     "Generation",
@@ -40,6 +42,7 @@ __all__ = [
     "center_unembed",
     "center_writing_weights",
     "check",
+    "compiled",
     "dry_run",
     "fold_layer_norm",
     "fold_value_biases",
