@@ -145,7 +145,7 @@ class Compiled:
         graph, run = self._graph(prepared, wanted, grad=grad)
         try:
             with nullcontext() if grad else torch.no_grad():
-                logits, held, *done = run(dict(prepared.kwargs), given)
+                logits, held, *done = run(dict(prepared.kwargs), _apart(given))
         except TorchDynamoException as error:
             raise _refusal(self.spec, error) from error
         return _as_run(self.spec, graph, logits, held, done)
@@ -394,6 +394,11 @@ def _grouped(values: Sequence[Tensor], sizes: Sequence[int]) -> Values:
     """Give each edit its own of all values."""
     left = iter(values)
     return tuple(tuple(next(left) for _ in range(size)) for size in sizes)
+
+
+def _apart(values: Values) -> Values:
+    """Give tensors of their own: which ones are the same would be part of a graph."""
+    return tuple(tuple(part.view_as(part) for part in held) for held in values)
 
 
 def _as_run(
