@@ -51,6 +51,10 @@ def _finds_offloaded(machinery: Any) -> bool:
     return is_offloaded(machinery.module)
 
 
+def _finds_visits(machinery: Any) -> bool:
+    return any(tap.visit is not None for tap in machinery.taps.values())
+
+
 @attrs.frozen(kw_only=True, eq=False, slots=False)
 class Machinery:
     """Skeletons of a model, which share its tensors, and its taps.
@@ -69,6 +73,7 @@ class Machinery:
         centered: Classes of norms that subtract the mean.
         plans: Plans of whole captures, which depend on no input.
         notes: What was found out about the model by trying.
+        has_visits: Whether some sites are met in one of a module's several runs.
         is_offloaded: Whether some weights are there only while their module runs.
     """
 
@@ -85,7 +90,10 @@ class Machinery:
     centered: frozenset[type]
     plans: dict[object, Any] = attrs.field(factory=dict[object, Any])
     notes: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
-    # no cached property: `torch.compile` stops at the lock of one
+    # no cached properties: `torch.compile` stops at the lock of one
+    has_visits: bool = attrs.field(
+        init=False, default=attrs.Factory(_finds_visits, takes_self=True)
+    )
     is_offloaded: bool = attrs.field(
         init=False, default=attrs.Factory(_finds_offloaded, takes_self=True)
     )
@@ -184,11 +192,6 @@ class Machinery:
     def unembeds_streams(self) -> bool:
         """Whether logits come from streams beside the main one's positions."""
         return self.arch.main.kinds[0].streams == "behind"
-
-    @cached_property
-    def has_visits(self) -> bool:
-        """Whether some sites are met in one of a module's several runs."""
-        return any(tap.visit is not None for tap in self.taps.values())
 
     @property
     def shifts(self) -> bool:

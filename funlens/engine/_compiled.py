@@ -220,7 +220,7 @@ class Compiled:
         key = (tuple(prepared.frames.items()), tuple(prepared.kwargs), grad)
         if key not in self._graphs:
             graph = self._laid_out(prepared, wanted)
-            compiler: Any = torch.compile  # its overloads lack an option
+            compiler = cast("Any", torch).compile  # its overloads lack an option
             run = compiler(
                 _function(graph),
                 fullgraph=True,
