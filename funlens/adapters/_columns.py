@@ -41,4 +41,5 @@ def unembedding_of(machinery: Machinery) -> Unembedding | None:
     if type(at) is not nn.Linear or machinery.weights_away:
         return None
     is_plain = type(at.weight) is nn.Parameter and at.weight.is_floating_point()
-    return Unembedding(at.weight, at.bias) if is_plain else None
+    bias = None if at.bias is None else at.bias.detach()
+    return Unembedding(at.weight.detach(), bias) if is_plain else None

@@ -298,7 +298,7 @@ def _make_skippable(block: nn.Module, path: str) -> None:
         active = ACTIVE.get()
         if active is None or not active.skips(path):
             output = forward(*args, **kwargs)
-            if not seen and not torch.compiler.is_compiling():
+            if not torch.compiler.is_compiling() and not seen:
                 seen.append(_emptied(output))
             return output
         if not seen:
