@@ -200,6 +200,7 @@ try:
     )
     from funlens.engine import (
         EVERY,
+        Compiled,
         Every,
         Generation,
         Metric,
@@ -209,6 +210,7 @@ try:
         center_unembed,
         center_writing_weights,
         check,
+        compiled,
         corrected_p_values,
         dry_run,
         fold_layer_norm,
@@ -247,6 +249,7 @@ __all__ = [
     "Certificate",
     "Checkpoint",
     "Clamp",
+    "Compiled",
     "ContextLengthWarning",
     "EVERY",
     "Effects",
@@ -317,6 +320,7 @@ __all__ = [
     "center_writing_weights",
     "check",
     "checkpoints",
+    "compiled",
     "concatenate_caches",
     "content_hash",
     "corrected_p_values",

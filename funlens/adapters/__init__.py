@@ -6,6 +6,7 @@ from funlens.adapters._chat import to_chat_tokens
 from funlens.adapters._checkpoints import checkpoints
 from funlens.adapters._circuits import OV, QK
 from funlens.adapters._collectives import Layout, is_part
+from funlens.adapters._columns import Unembedding, unembedding_of
 from funlens.adapters._corpus import tokenize_and_concatenate
 from funlens.adapters._decoding import to_str_tokens, to_string, to_strings
 from funlens.adapters._directions import tokens_to_directions
@@ -38,7 +39,7 @@ from funlens.adapters._offload import is_offloaded
 from funlens.adapters._outputs import Head, output_of, with_output
 from funlens.adapters._padding import padding_mask
 from funlens.adapters._positions import token_position
-from funlens.adapters._prefix import Prefix, recorded, recording
+from funlens.adapters._prefix import KeysValues, Prefix, recorded, recording
 from funlens.adapters._recorded import value_weights
 from funlens.adapters._registry import described, from_module, replaced, sites
 from funlens.adapters._stream import (
@@ -140,6 +141,7 @@ __all__ = [
     "Head",
     "HeadPart",
     "Heads",
+    "KeysValues",
     "Layout",
     "Machinery",
     "Matrix",
@@ -170,6 +172,7 @@ __all__ = [
     "Tap",
     "Tokens",
     "ToyConfig",
+    "Unembedding",
     "W_E",
     "W_E_pos",
     "W_K",
@@ -238,6 +241,7 @@ __all__ = [
     "toy",
     "toy_module",
     "tracr_outputs",
+    "unembedding_of",
     "unless_same",
     "value_weights",
     "versions",

@@ -3,6 +3,7 @@
 from contextvars import ContextVar
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import nn
 
 from funlens.adapters._tap import Side
@@ -39,6 +40,11 @@ class Active(Protocol):
         """Whether SDPA cannot be used in this run."""
         ...
 
+    @property
+    def rounds(self) -> bool:
+        """Whether this run may round in other places than the model does."""
+        ...
+
 
 class Seen:
     """The module at a tap, and what entered it."""
@@ -50,4 +56,34 @@ class Seen:
         self.entered = entered
 
 
-ACTIVE: Final[ContextVar[Active | None]] = ContextVar("funlens", default=None)
+class Door:
+    """A variable of each call's own: what is active at the taps.
+
+    `torch.compile` traces no context variable. It runs no Python beside what it traces
+    either, so there a plain attribute does, which is None again at the end.
+    """
+
+    def __init__(self) -> None:
+        self._active: ContextVar[Active | None] = ContextVar("funlens", default=None)
+        self._traced: Active | None = None
+
+    def get(self) -> Active | None:
+        """Give what is active."""
+        return self._traced if torch.compiler.is_compiling() else self._active.get()
+
+    def set(self, active: Active | None) -> Any:
+        """Make something active, and give what undoes that."""
+        if not torch.compiler.is_compiling():
+            return self._active.set(active)
+        before, self._traced = self._traced, active
+        return before
+
+    def reset(self, token: Any) -> None:
+        """Undo it."""
+        if torch.compiler.is_compiling():
+            self._traced = token
+        else:
+            self._active.reset(token)
+
+
+ACTIVE: Final = Door()

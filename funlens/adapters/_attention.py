@@ -68,8 +68,7 @@ def _attended(
     if active is None or not watched:
         return eager(module, query, key, value, mask, **kwargs)
     path = module.__dict__["funlens_path"]
-    with Inside(active, path, module) as inside:
-        inside.products = 1  # queries and keys were seen as arguments
+    with Inside(active, path, module, products=1):  # its keys were seen as arguments
         return eager(module, query, key, value, mask, **kwargs)
 
 

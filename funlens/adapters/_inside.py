@@ -21,12 +21,14 @@ _PRODUCT: Final = frozenset(
 class Inside(TorchFunctionMode):
     """While a module runs: its softmax, its first product, its first projection."""
 
-    def __init__(self, active: Active, path: str, module: nn.Module) -> None:
+    def __init__(
+        self, active: Active, path: str, module: nn.Module, *, products: int = 0
+    ) -> None:
         super().__init__()
         self.active = active
         self.path = path
         self.seen = Seen(module, None)
-        self.products = 0
+        self.products = products
         self.projections = 0
 
     def __torch_function__(

@@ -47,6 +47,14 @@ def _devices_of(module: nn.Module) -> frozenset[torch.device]:
 _INTEGER_KERNELS: Final = "torch.ao.nn.quantized"
 
 
+def _finds_offloaded(machinery: Any) -> bool:
+    return is_offloaded(machinery.module)
+
+
+def _finds_visits(machinery: Any) -> bool:
+    return any(tap.visit is not None for tap in machinery.taps.values())
+
+
 @attrs.frozen(kw_only=True, eq=False, slots=False)
 class Machinery:
     """Skeletons of a model, which share its tensors, and its taps.
@@ -65,6 +73,8 @@ class Machinery:
         centered: Classes of norms that subtract the mean.
         plans: Plans of whole captures, which depend on no input.
         notes: What was found out about the model by trying.
+        has_visits: Whether some sites are met in one of a module's several runs.
+        is_offloaded: Whether some weights are there only while their module runs.
     """
 
     module: nn.Module
@@ -80,6 +90,13 @@ class Machinery:
     centered: frozenset[type]
     plans: dict[object, Any] = attrs.field(factory=dict[object, Any])
     notes: dict[str, Any] = attrs.field(factory=dict[str, Any], init=False)
+    # no cached properties: `torch.compile` stops at the lock of one
+    has_visits: bool = attrs.field(
+        init=False, default=attrs.Factory(_finds_visits, takes_self=True)
+    )
+    is_offloaded: bool = attrs.field(
+        init=False, default=attrs.Factory(_finds_offloaded, takes_self=True)
+    )
     _lock: Any = attrs.field(factory=threading.RLock)
     _own: threading.local = attrs.field(factory=threading.local)
     _made: dict[bool, nn.Module] = attrs.field(factory=dict[bool, nn.Module])
@@ -160,6 +177,11 @@ class Machinery:
         return ""
 
     @property
+    def unembedding(self) -> Tap:
+        """Where what enters the unembedding is met."""
+        return Tap(site=Site(part="logits"), path=self.unembed, side="in")
+
+    @property
     def begins(self) -> tuple[int, ...]:
         """Layers with which a block of HuggingFace's begins."""
         before = ("", *self.blocks)
@@ -170,11 +192,6 @@ class Machinery:
     def unembeds_streams(self) -> bool:
         """Whether logits come from streams beside the main one's positions."""
         return self.arch.main.kinds[0].streams == "behind"
-
-    @cached_property
-    def has_visits(self) -> bool:
-        """Whether some sites are met in one of a module's several runs."""
-        return any(tap.visit is not None for tap in self.taps.values())
 
     @property
     def shifts(self) -> bool:
@@ -241,11 +258,6 @@ class Machinery:
         if len(devices) > 1:
             devices = _devices_of(find(self.module, tap.path) or self.module)
         return next(iter(devices)) if len(devices) == 1 else None
-
-    @cached_property
-    def is_offloaded(self) -> bool:
-        """Whether some weights are there only while their module runs."""
-        return is_offloaded(self.module)
 
     @cached_property
     def weights_away(self) -> str:
@@ -336,8 +348,7 @@ class Machinery:
     ) -> nn.Module:
         taps = [*self.taps.values()]
         if self.unembed:
-            site = Site(part="logits")
-            taps.append(Tap(site=site, path=self.unembed, side="in"))
+            taps.append(self.unembedding)
         return put_taps(
             bare_copy(self.module, replaced),
             taps,

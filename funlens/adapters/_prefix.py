@@ -1,6 +1,6 @@
 """Keys and values of an unedited run, for runs that go on from a position of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 KeysValues: TypeAlias = tuple[Tensor, Tensor]
+Told: TypeAlias = Callable[[Tensor, Tensor], None]
 
 
 @attrs.frozen(eq=False)
@@ -21,16 +22,21 @@ class Prefix:
 
     layers: tuple[KeysValues, ...]
 
-    def cache(self, length: int) -> Any:
+    def cache(self, length: int, *, told: Told | None = None) -> Any:
         """Make a cache of HuggingFace's that holds the first positions.
 
         Nothing is ever added to it; it has as many rows as it is asked with.
 
         Args:
             length: How many positions it holds.
+            told: Called with the keys and values that the last layer attends to.
         """
         cut = ([part[..., :length, :] for part in layer] for layer in self.layers)
-        return _cache_of([(keys, values) for keys, values in cut])
+        return _cache_of([(keys, values) for keys, values in cut], told)
+
+    def with_last(self, keys: Tensor, values: Tensor) -> "Prefix":
+        """Let the last layer have kept something else, for more rows perhaps."""
+        return Prefix((*self.layers[:-1], (keys, values)))
 
 
 def recording() -> Any:
@@ -52,27 +58,35 @@ def recorded(cache: Any) -> Prefix | None:
     return Prefix(tuple((layer.keys, layer.values) for layer in layers))
 
 
-def _cache_of(layers: Sequence[KeysValues]) -> Any:
+def _cache_of(layers: Sequence[KeysValues], told: Told | None) -> Any:
     """Make a cache whose layers show what they hold before what they are given."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
     cache: Any = DynamicCache()
-    for keys, values in layers:
+    for at, (keys, values) in enumerate(layers, start=1):
         layer: Any = DynamicLayer()
         layer.keys, layer.values, layer.is_initialized = keys, values, True
         layer.dtype, layer.device = keys.dtype, keys.device
-        layer.update = partial(_shown, (keys, values))  # keeps none of it
+        tell = told if at == len(layers) else None
+        layer.update = partial(_shown, (keys, values), tell)  # keeps none of it
         cache.layers.append(layer)
     return cache
 
 
 def _shown(
-    held: KeysValues, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    held: KeysValues,
+    tell: Told | None,
+    key_states: Tensor,
+    value_states: Tensor,
+    *_: Any,
+    **__: Any,
 ) -> KeysValues:
     """Put what is held, for as many rows, before what comes."""
     times = len(key_states) // len(held[0])
     before = (part.repeat(times, 1, 1, 1) for part in held)
     pairs = zip(before, (key_states, value_states), strict=True)
     keys, values = (torch.cat(pair, dim=-2) for pair in pairs)
+    if tell is not None:
+        tell(keys, values)
     return keys, values

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, Final, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from funlens.adapters._active import ACTIVE, Point, Seen
@@ -34,6 +35,8 @@ _ATTENTION_FIELD: Final = "_attn_implementation_internal"
 _EXPERTS_FIELD: Final = "_experts_implementation_internal"
 _OF_ATTENTION: Final = frozenset({"scores", "pattern", "rot_q", "rot_k"})
 _OF_MIXERS: Final = frozenset(MIXER_SIDES)
+# HuggingFace's classes for GELU by `tanh`, each a dozen operations.
+_TANH_GELU: Final = frozenset({"FastGELUActivation", "NewGELUActivation"})
 _IDS: Final = ("decoder_input_ids", "input_ids", "inputs_embeds")
 
 
@@ -83,6 +86,7 @@ def put_taps(
         _place(at, path, wanted, watched=path in watched)
     _announce(skeleton)
     _make_plain(skeleton, plain)
+    _make_fused(skeleton)
     for path in blocks:
         _make_skippable(find(skeleton, path) or skeleton, path)
     return skeleton
@@ -264,6 +268,23 @@ def _either(own: Callable[..., Any], plain: Callable[..., Any]) -> Callable[...,
     return forward
 
 
+def _make_fused(skeleton: nn.Module) -> None:
+    """Let activations that are written out be one kernel, where a run may round."""
+    for part in skeleton.modules():
+        if type(part).__name__ in _TANH_GELU:
+            part.forward = _fused(part.forward)
+
+
+def _fused(own: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def forward(entering: Tensor) -> Tensor:
+        active = ACTIVE.get()
+        if active is None or not active.rounds:
+            return own(entering)
+        return F.gelu(entering, approximate="tanh")
+
+    return forward
+
+
 def _make_skippable(block: nn.Module, path: str) -> None:
     """Let a run leave a block out, which then gives what it was given.
 
@@ -277,7 +298,7 @@ def _make_skippable(block: nn.Module, path: str) -> None:
         active = ACTIVE.get()
         if active is None or not active.skips(path):
             output = forward(*args, **kwargs)
-            if not seen and not torch.compiler.is_compiling():
+            if not torch.compiler.is_compiling() and not seen:
                 seen.append(_emptied(output))
             return output
         if not seen:

@@ -22,6 +22,11 @@ def _split(tensor: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
     return split
 
 
+def _heads(flat: Tensor, batch: int, n_heads: int) -> Tensor:
+    """Split the last axis into heads."""
+    return _split(WHOLE.read(flat, batch), -1, (n_heads, -1))
+
+
 def unless_same(same: Tensor, raw: Tensor, new: Tensor) -> Tensor:
     """Give the bits of `raw` where nothing changed, with the derivative of `new`."""
     return torch.where(same, raw.detach() + (new - new.detach()), new)
@@ -77,11 +82,11 @@ class Heads:
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Split the last axis."""
         flat = raw.flatten(-2) if raw.ndim == 4 else raw  # noqa: PLR2004 -- batch pos group width
-        return _split(Whole().read(flat, batch), -1, (self.n_heads, -1))
+        return _heads(flat, batch, self.n_heads)
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Join the last two axes."""
-        return Whole().write(raw, value.flatten(-2))
+        return WHOLE.write(raw, value.flatten(-2))
 
 
 @attrs.frozen
@@ -95,8 +100,7 @@ class HeadPart:
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Split the last axis and cut each head."""
         flat = raw.squeeze(1) if raw.ndim == 4 else raw  # noqa: PLR2004 -- a latent, as one head
-        whole = Heads(self.n_heads).read(flat, batch)
-        return whole[..., self.start : self.stop]
+        return _heads(flat, batch, self.n_heads)[..., self.start : self.stop]
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Put the part back between the others."""
@@ -124,7 +128,7 @@ class Slots:
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Cut the slots out, as one axis of heads."""
-        whole = Whole().read(raw, batch)
+        whole = WHOLE.read(raw, batch)
         split = _split(whole, -1, (self.groups, self.slots, -1))
         return split[..., self.start : self.stop, :].flatten(-3, -2)
 
@@ -165,7 +169,7 @@ class Columns:
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Cut the columns out, and multiply as the model will."""
-        cut = Whole().read(raw, batch)[..., self.start : self.stop]
+        cut = WHOLE.read(raw, batch)[..., self.start : self.stop]
         return cut if self.factor == 1.0 else cut * self.factor
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
@@ -186,7 +190,7 @@ class Half:
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Cut the half out."""
-        return Whole().read(raw, batch).chunk(2, dim=-1)[self.second]
+        return WHOLE.read(raw, batch).chunk(2, dim=-1)[self.second]
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Put the half back beside the other."""
@@ -287,7 +291,7 @@ class Scaled:
 
     def read(self, raw: Tensor, batch: int) -> Tensor:
         """Multiply, as the model will."""
-        return Whole().read(raw, batch) * self.factor
+        return WHOLE.read(raw, batch) * self.factor
 
     def write(self, raw: Tensor, value: Tensor) -> Tensor:
         """Divide, where the value changed."""

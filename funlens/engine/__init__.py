@@ -3,6 +3,7 @@
 from funlens.engine._center_unembed import center_unembed
 from funlens.engine._center_writing_weights import center_writing_weights
 from funlens.engine._check import check
+from funlens.engine._compiled import Compiled, compiled
 from funlens.engine._dry import dry_run
 from funlens.engine._fold_layer_norm import fold_layer_norm
 from funlens.engine._fold_value_biases import fold_value_biases
@@ -43,6 +44,7 @@ from funlens.engine._sweep import (
 from funlens.engine._sweep_plan import Group, SweepPlan
 
 __all__ = [
+    "Compiled",
     "Correction",
     "EVERY",
     "Every",
@@ -63,6 +65,7 @@ __all__ = [
     "center_writing_weights",
     "check",
     "check_source",
+    "compiled",
     "corrected_p_values",
     "dry_run",
     "fold_layer_norm",

@@ -44,6 +44,27 @@ def operand(edit: Intervention) -> tuple[str, Tensor] | None:
             return None
 
 
+def operands(edit: ForwardEdit) -> tuple[Any, ...]:  # noqa: PLR0911 -- one short case for each kind
+    """List the values of an edit, as `changed` takes them."""
+    match edit:
+        case Set(value=value):
+            return (value,)
+        case Patch() | Freeze() | Mean():
+            return (_source(edit),)
+        case Add(vector=vector, scale=scale):
+            return vector, scale
+        case Scale(factor=factor):
+            return (factor,)
+        case Clamp(low=low, high=high):
+            return low, high
+        case Project(directions=directions) | ProjectOut(directions=directions):
+            return (directions,)
+        case Interchange(directions=directions):
+            return directions, _source(edit)
+        case _:
+            return ()
+
+
 def span(edit: Intervention) -> Tensor | None:
     """Give the directions of an edit that acts within their span."""
     if isinstance(edit, (Project, ProjectOut, Interchange)):
@@ -81,7 +102,12 @@ def fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 
 def changed(  # noqa: C901, PLR0911 -- one short case for each kind
-    edit: ForwardEdit, value: Tensor, *, where: str, generator: torch.Generator | None
+    edit: ForwardEdit,
+    value: Tensor,
+    *,
+    where: str,
+    generator: torch.Generator | None,
+    given: tuple[Any, ...] | None = None,
 ) -> Tensor:
     """Carry an intervention out on the selected value.
 
@@ -90,30 +116,31 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
         value: What is there now.
         where: Name of the intervention, for errors.
         generator: Source of noise, for `Noise`.
+        given: Operands to use instead of the intervention's own, known to fit.
 
     Raises:
         ShapeError: A tensor does not fit the value.
         DtypeError: A tensor is wider than the value.
         UserFunctionError: The caller's function or module misbehaves.
     """
-    _check_operand(edit, value, where)
+    if given is None:
+        _check_operand(edit, value, where)
+        given = operands(edit)
     match edit:
         case Zero():
             return torch.zeros_like(value)
-        case Set(value=new):
-            return _filled(value, new)
-        case Patch() | Freeze() | Mean():
-            return _filled(value, _source(edit))
-        case Add(vector=vector, scale=scale):
-            return value + (vector if scale == 1.0 else scale * vector)
-        case Scale(factor=factor):
-            return value * factor
-        case Clamp(low=low, high=high):
-            return value.clamp(min=low, max=high)
+        case Mean() | Set() | Patch() | Freeze():
+            return _filled(value, *given)
+        case Add():
+            return _added(value, *given)
+        case Scale():
+            return value * given[0]
+        case Clamp():
+            return value.clamp(*given)
         case Noise(std=std):
             return value + std * _noise(value, generator)
         case Project() | ProjectOut() | Interchange():
-            return _in_span(edit, value)
+            return _in_span(edit, value, *given)
         case Splice():
             return _spliced(edit, value, where)
         case Apply(function=function):
@@ -140,6 +167,10 @@ def _filled(value: Tensor, new: Tensor | float) -> Tensor:
     return torch.full_like(value, new)
 
 
+def _added(value: Tensor, vector: Tensor, scale: float) -> Tensor:
+    return value + (vector if scale == 1.0 else scale * vector)
+
+
 def _noise(value: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw outside of any transform: the same for every mapped value."""
     core: Any = getattr(torch, "_C")  # noqa: B009 -- torch has no public name for it
@@ -148,23 +179,24 @@ def _noise(value: Tensor, generator: torch.Generator | None) -> Tensor:
     return noise.to(value)
 
 
-def _in_span(edit: Project | ProjectOut | Interchange, value: Tensor) -> Tensor:
+def _in_span(
+    edit: Project | ProjectOut | Interchange,
+    value: Tensor,
+    spanning: Tensor,
+    source: Tensor | None = None,
+) -> Tensor:
     """Project with the pseudo-inverse: directions may depend on each other, or be 0."""
     wide = torch.promote_types(value.dtype, torch.float32)
-    directions = edit.directions.reshape(-1, edit.directions.shape[-1]).to(wide)
+    directions = spanning.reshape(-1, spanning.shape[-1]).to(wide)
     linalg: Any = torch.linalg
     coordinates: Tensor = linalg.pinv(directions)
 
     def inside(part: Tensor) -> Tensor:
         return (part.to(wide) @ coordinates @ directions).to(value.dtype)
 
-    match edit:
-        case Project():
-            return inside(value)
-        case ProjectOut():
-            return value - inside(value)
-        case Interchange():
-            return value + inside(_source(edit) - value)
+    if source is not None:
+        return value + inside(source - value)
+    return inside(value) if isinstance(edit, Project) else value - inside(value)
 
 
 def _spliced(edit: Splice, value: Tensor, where: str) -> Tensor:

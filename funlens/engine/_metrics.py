@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import attrs
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,11 +24,16 @@ class Metric:
         name: What it is, for labels.
         site: What it reads; `logits` at one position, at all, or another site.
         function: Maps the site's value, as a capture would give it, to `[batch]`.
+        tokens: Token ids, one or one for each row each, whose logits at one position
+            are all that it reads; empty where it reads more.
+        of_tokens: Maps those tokens' logits, `[batch]` each, to `[batch]`.
     """
 
     name: str
     site: Site
     function: Callable[[Tensor], Tensor] = attrs.field(repr=False)
+    tokens: tuple[int | Tensor, ...] = attrs.field(default=(), repr=False)
+    of_tokens: Callable[..., Tensor] | None = attrs.field(default=None, repr=False)
 
     def __call__(self, logits: Logits) -> Float[Tensor, " batch"]:
         """Read the metric off all logits, columns for positions.
@@ -75,7 +81,13 @@ def logit_diff(
     def difference(last: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
         return _of(last, answer) - _of(last, wrong)
 
-    return Metric("logit difference", _logits(pos=pos), difference)
+    return Metric(
+        "logit difference",
+        _logits(pos=pos),
+        difference,
+        tokens=(answer, wrong),
+        of_tokens=torch.sub,
+    )
 
 
 def log_prob_of(answer: int | Int[Tensor, " batch"], *, pos: Selector = -1) -> Metric:
@@ -157,13 +169,23 @@ def reads(
 
 
 def _of(values: Tensor, token: int | Tensor) -> Tensor:
-    n_rows, n_tokens = values.shape
+    check_token(token, *values.shape)
     if isinstance(token, int):
-        if not 0 <= token < n_tokens:
-            problem = f"the token is {token}"
-            expected = f"an id in 0..{n_tokens - 1}"
-            raise InputError(problem, expected, "Use the model's own tokenizer")
         return values[:, token]
-    if token.shape != (n_rows,):
-        raise ShapeError("the tokens", tuple(token.shape), (n_rows,), ("batch",))
     return values.gather(-1, token[:, None])[:, 0]
+
+
+def check_token(token: int | Tensor, n_rows: int, n_tokens: int) -> None:
+    """Refuse a token that has no logit, or tokens for another number of rows.
+
+    Raises:
+        InputError: The vocabulary has no such token.
+        ShapeError: There are more or fewer tokens than rows.
+    """
+    if not isinstance(token, int):
+        if token.shape != (n_rows,):
+            raise ShapeError("the tokens", tuple(token.shape), (n_rows,), ("batch",))
+    elif not 0 <= token < n_tokens:
+        problem = f"the token is {token}"
+        expected = f"an id in 0..{n_tokens - 1}"
+        raise InputError(problem, expected, "Use the model's own tokenizer")

@@ -22,6 +22,7 @@ class Ends:
     Attributes:
         sites: What is read, with selections.
         logits_at: Positions to unembed, where logits are all that is read.
+        enters_unembed: Whether what would be unembedded there is read instead.
         start: Layer to begin with; None for the whole model.
         residual: `[batch, pos, d_model]` that enters it.
         stop: Layer to end before.
@@ -29,6 +30,7 @@ class Ends:
 
     sites: tuple[Site, ...]
     logits_at: Selection | None = None
+    enters_unembed: bool = False
     start: int | None = None
     residual: Tensor | None = None
     stop: int | None = None
@@ -74,14 +76,16 @@ def stacked(
         logits_at=repeated(ends.logits_at, times),
         grad=False,
     )
-    out, trace = traced(spec, inputs, plan, options=options)
+    out, trace = traced(
+        spec, inputs, plan, options=options, enters_unembed=ends.enters_unembed
+    )
     return apart(read(out, trace, sites, ends.logits_at), times)
 
 
 def read(
     out: Tensor, trace: Trace, sites: Sequence[Site], logits_at: Selection | None
 ) -> list[Tensor]:
-    """Give what was read of a run: its logits at one position, or what it kept."""
+    """Give what was read of a run: what it ends with at one position, or kept."""
     if logits_at is None:
         return [trace.captured[site][0] for site in sites]
     drops = isinstance(logits_at, int | PerRow)

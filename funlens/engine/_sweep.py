@@ -12,6 +12,7 @@ from torch import Tensor
 from funlens.data import Effects, ModelSpec
 from funlens.data._constructors import logits as _logits
 from funlens.engine._cells import Cells, CellsLike, cells_of
+from funlens.engine._columns import columns_of, from_stream
 from funlens.engine._edits import tensors
 from funlens.engine._inputs import Inputs, Prepared, prepare
 from funlens.engine._metrics import Metric, reads
@@ -218,9 +219,19 @@ def _job(
         prepared=prepared,
         cells=laid,
         edits=edits,
-        metrics=metrics,
+        metrics=_reading(spec, prepared, metrics, plan),
         plan=plan,
     )
+
+
+def _reading(
+    spec: ModelSpec, prepared: Prepared, metrics: tuple[Metric, ...], plan: SweepPlan
+) -> tuple[Metric, ...]:
+    """Let metrics of a few tokens read what is unembedded, where the plan has that."""
+    head = columns_of(spec, prepared, plan.logits_at) if plan.columns else None
+    if head is None:
+        return metrics
+    return tuple(from_stream(metric, head) for metric in metrics)
 
 
 def _metrics(metric: Metrics) -> tuple[Metric, ...]:
@@ -259,10 +270,11 @@ def _unedited(job: _Job) -> tuple[Unedited, Tensor]:
     groups = job.plan.groups
     layers = sorted({at for g in groups for at in g.starts if at is not None})
     sites = tuple(metric.site for metric in job.metrics)
-    since = any(group.since for group in groups)
-    values, start = unedited(
-        job.spec, job.prepared, layers, Ends(sites=sites), keeps_keys=since
+    keys = any(g.since or g.only is not None for g in groups)
+    ends = Ends(
+        sites=sites, logits_at=job.plan.logits_at, enters_unembed=job.plan.columns
     )
+    values, start = unedited(job.spec, job.prepared, layers, ends, keeps_keys=keys)
     read = [_read(m, v) for m, v in zip(job.metrics, values, strict=True)]
     return start, torch.stack(read)
 
@@ -311,6 +323,7 @@ def _values(
     ends = Ends(
         sites=tuple(metric.site for metric in job.metrics),
         logits_at=job.plan.logits_at,
+        enters_unembed=job.plan.columns,
         start=start,
         residual=None if start is None else begun.residuals[start],
         stop=None if group.stop == job.spec.n_layers else group.stop,
@@ -321,7 +334,15 @@ def _values(
             joining = [
                 (begins[c] or 0, row) for c, row in zip(cells, rows, strict=True)
             ]
-            return wave(job.spec, job.prepared, joining, ends, begun, since=group.since)
+            return wave(
+                job.spec,
+                job.prepared,
+                joining,
+                ends,
+                begun,
+                since=group.since,
+                only=group.only,
+            )
         return stacked(job.spec, job.prepared, rows, ends)
     except FunlensError as error:
         if len(cells) == 1:

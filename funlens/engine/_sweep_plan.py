@@ -11,6 +11,7 @@ from toolz import groupby
 from funlens.adapters import Machinery
 from funlens.data import ENTERING, ModelSpec, Selection, Site
 from funlens.engine._cells import Cells
+from funlens.engine._columns import columns_of
 from funlens.engine._inputs import Prepared
 from funlens.engine._metrics import Metric
 from funlens.engine._plan import Edit, conflicts, placed
@@ -35,6 +36,8 @@ class Group:
         stop: Layer that they end before.
         since: First position that is run.
         joins: Whether cells join on the way, each at its own layer.
+        only: The one position that passes the whole last layer, where others pass it
+            as far as keys and values; None where all pass it.
     """
 
     cells: tuple[int, ...]
@@ -42,11 +45,23 @@ class Group:
     stop: int
     since: int = 0
     joins: bool = False
+    only: int | None = None
 
     @property
     def n_layers(self) -> int:
         """How many layers all cells pass together."""
         return sum(self.stop - (start or 0) for start in self.starts)
+
+    def token_layers(self, n_pos: int) -> int:
+        """How many positions pass a layer, in all cells, of so many positions each."""
+        if self.only is None:
+            return self.n_layers * (n_pos - self.since)
+        n_cells = len(self.cells)
+        return (self.n_layers - n_cells) * (n_pos - self.since) + n_cells
+
+    def key_layers(self, n_pos: int) -> int:
+        """How many positions pass a layer as far as keys and values."""
+        return 0 if self.only is None else len(self.cells) * (n_pos - self.since)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -58,27 +73,33 @@ class SweepPlan:
         n_cells: How many cells there are, without those that the model does not have.
         token_layers: How many positions pass a layer, over all runs; the run without
             edits included.
+        key_layers: How many more pass a layer as far as keys and values.
         naive_token_layers: The same for one run of the whole model for each cell.
         row_bytes: About how much memory one row of a stack takes.
         memory: How much may be taken, in bytes.
         whole: Why no layer can be left out; empty where some can.
         alone: Why cells that begin at other layers run apart; empty where they do not.
+        ends: Why all positions pass the whole last layer; empty where one can.
         again: Why positions before an edit are run again; empty where they need not be.
         apart: Why cells cannot be stacked; empty where they can.
         logits_at: Position of the logits that are computed; None for all of them.
+        columns: Whether only the logits of the tokens that metrics name are computed.
     """
 
     groups: tuple[Group, ...]
     n_cells: int
     token_layers: int
+    key_layers: int
     naive_token_layers: int
     row_bytes: int
     memory: int
     whole: str
     alone: str
     again: str
+    ends: str
     apart: str
     logits_at: Selection | None
+    columns: bool
 
     @property
     def share(self) -> float:
@@ -90,11 +111,12 @@ class SweepPlan:
         whole = f"; no layer left out: {self.whole}" if self.whole else ""
         alone = f"; layer by layer: {self.alone}" if self.alone else ""
         again = f"; from the first position: {self.again}" if self.again else ""
+        keys = f", {self.key_layers} more for their keys" if self.key_layers else ""
         apart = f"; not stacked: {self.apart}" if self.apart else ""
         return (
             f"SweepPlan({self.n_cells} cells in {len(self.groups)} runs, "
             f"{self.token_layers} of {self.naive_token_layers} token-layers "
-            f"({self.share:.0%}), {self.row_bytes} bytes a row"
+            f"({self.share:.0%}){keys}, {self.row_bytes} bytes a row"
             f"{whole}{alone}{again}{apart})"
         )
 
@@ -167,6 +189,9 @@ def planned(
     rows = {at: row for at, row in enumerate(edits) if row}
     wanted = {at: row for at, row in rows.items() if not done[at]}
     starts = {at: _start(spec, row, stop, whole=whole) for at, row in wanted.items()}
+    logits_at = _logits_at(spec, rows, metrics)
+    columns = all(metric.tokens for metric in metrics)
+    columns = columns and columns_of(spec, prepared, logits_at) is not None
     row_bytes = _row_bytes(spec, prepared, metrics)
     limit = _free_memory(spec) // _SHARE if memory is None else memory
     most = 1 if apart else max(1, limit // (row_bytes * prepared.main.batch))
@@ -176,21 +201,31 @@ def planned(
     n_pos = prepared.main.n_pos
     reuses = not waves.why_again and all(_reads_late(m.site) for m in metrics)
     since = {at: _since(wanted[at], metrics, n_pos) * reuses for at in joining}
-    groups = (*_stacks(left, stop, most), *_waves(joining, since, stop, most, n_pos))
+    only = None if waves.why_whole else _only(metrics, n_pos)
+    short = {} if only is None else _short(spec, wanted, joining)
+    whole_ends = {at: start for at, start in joining.items() if at not in short}
+    groups = (
+        *_stacks(left, stop, most),
+        *_waves(whole_ends, since, stop, most, n_pos),
+        *_waves(short, since, stop, most, n_pos, only=only),
+    )
     batch = prepared.main.batch
-    passed = sum(g.n_layers * (n_pos - g.since) for g in groups)
+    passed = sum(group.token_layers(n_pos) for group in groups)
     return SweepPlan(
         groups=groups,
         n_cells=len(rows),
         token_layers=batch * (passed + n_pos * spec.n_layers),
+        key_layers=batch * sum(group.key_layers(n_pos) for group in groups),
         naive_token_layers=batch * n_pos * spec.n_layers * (len(wanted) + 1),
         row_bytes=row_bytes,
         memory=limit,
         whole=whole,
         alone=waves.why_not,
         again=waves.why_again,
+        ends=waves.why_whole,
         apart=apart,
-        logits_at=_logits_at(spec, rows, metrics),
+        logits_at=logits_at,
+        columns=columns,
     )
 
 
@@ -201,6 +236,36 @@ def _joining(
     if len({metric.site.layer for metric in metrics}) > 1:
         return {}
     return {at: start for at, start in starts.items() if start is not None}
+
+
+def _only(metrics: Sequence[Metric], n_pos: int) -> int | None:
+    """Give the one position that is read, where that is behind the last layer."""
+    sites = [metric.site for metric in metrics]
+    places = {site.pos for site in sites}
+    if any(site.stack or site.layer is not None for site in sites) or len(places) > 1:
+        return None
+    at = places.pop()
+    only = at % n_pos if isinstance(at, int) and n_pos else 0
+    return only or None
+
+
+def _short(
+    spec: ModelSpec,
+    rows: Mapping[int, Sequence[Edit]],
+    joining: Mapping[int, int],
+) -> dict[int, int]:
+    """Pick the cells of which nothing acts after what enters the last layer."""
+    last = spec.n_layers - 1
+
+    def is_short(row: Sequence[Edit]) -> bool:
+        sites = (edit.record.site for edit in row)
+        return all(_comes_before(s, last) or _enters(s, last) for s in sites)
+
+    return {at: start for at, start in joining.items() if is_short(rows[at])}
+
+
+def _enters(site: Site, layer: int) -> bool:
+    return site.layer == layer and site.part in ENTERING
 
 
 def _reads_late(site: Site) -> bool:
@@ -231,14 +296,24 @@ def _waves(
     stop: int,
     most: int,
     n_pos: int,
+    *,
+    only: int | None = None,
 ) -> Iterator[Group]:
     """Let cells join on the way, those that begin with near positions together."""
-    for first, held in _cut(starts, since, stop, n_pos):
+    whole = stop if only is None else stop - 1
+    for first, held in _cut(starts, since, whole, n_pos):
         every = sorted(held, key=lambda at: (starts[at], at))
         for at in range(0, len(every), most):
             cells = tuple(every[at : at + most])
             begins = tuple(starts[cell] for cell in cells)
-            yield Group(cells=cells, starts=begins, stop=stop, since=first, joins=True)
+            yield Group(
+                cells=cells,
+                starts=begins,
+                stop=stop,
+                since=first,
+                joins=True,
+                only=only if only is not None and first < only else None,
+            )
 
 
 def _cut(

@@ -52,6 +52,8 @@ class Trace:
         forces_eager: bool = False,
         grows: bool = False,
         offload: torch.device | None = None,
+        rounds: bool = False,
+        values: Sequence[tuple[Any, ...]] | None = None,
     ) -> None:
         self.plan = plan
         self.machinery = machinery
@@ -62,6 +64,8 @@ class Trace:
         self.forces_eager = forces_eager
         self.grows = grows
         self.offload = offload
+        self.rounds = rounds
+        self.values = values
         self.moved: tuple[Tensor, Tensor] | None = None
         self.offset = 0
         self.seen = 0
@@ -271,7 +275,8 @@ class Trace:
             return value
         where = named(index, record)
         noise = self._generator(index, record)
-        new = changed(record, old, where=where, generator=noise)
+        given = None if self.values is None else self.values[index]
+        new = changed(record, old, where=where, generator=noise, given=given)
         self.counts[index] += 1
         self.shapes[index] = tuple(old.shape)
         if self.measures:

@@ -123,6 +123,7 @@ def traced(
     module: nn.Module | None = None,
     offload: torch.device | None = None,
     joins: Joins | None = None,
+    enters_unembed: bool = False,
 ) -> tuple[Tensor, Trace]:
     """Carry a plan out.
 
@@ -136,6 +137,7 @@ def traced(
         module: A tapped structure to run instead of the spec's own.
         offload: Device to which what is captured goes at once.
         joins: Rows that replace the model's own, layer by layer.
+        enters_unembed: Whether to give what enters the unembedding, and not pass it.
     """
     check_options(spec, plan, options)
     machinery: Machinery = spec.engine
@@ -150,6 +152,7 @@ def traced(
         links=links,
         finite=options.finite,
         offload=offload,
+        rounds=joins is not None,
         forces_eager=is_forward_mode()
         or (machinery.arch.biased_masks and (grad or is_functional())),
     )
@@ -158,6 +161,8 @@ def traced(
     set_logits(spec, trace, options, prepared)
     if joins is not None:
         set_joins(spec, trace, joins)
+    if enters_unembed:
+        trace.stop = machinery.unembedding
     eager = plan.needs_eager or trace.forces_eager
     lent: AbstractContextManager[nn.Module] = (
         nullcontext(module or machinery.tapped(eager=eager))

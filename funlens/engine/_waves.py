@@ -1,18 +1,19 @@
 """Runs that begin at several layers and at one position, as one."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import torch
 from torch import Tensor
 
-from funlens.adapters import Machinery, Prefix, recorded, recording
+from funlens.adapters import KeysValues, Machinery, Prefix, recorded, recording
 from funlens.data import ENTERING, LEAVING, ModelSpec, PerRow, Site, Span
 from funlens.engine._inputs import Frame, Prepared, prepare
 from funlens.engine._options import Joins, Options
 from funlens.engine._plan import Edit, kept, lay_out
 from funlens.engine._stacked import Ends, apart, for_rows, read, repeated
+from funlens.engine._trace import Stop, Trace
 from funlens.engine._traced import traced
 from funlens.errors import FunlensError
 
@@ -38,10 +39,13 @@ class Waves:
     Attributes:
         why_not: Why they cannot; empty where they can.
         why_again: Why positions before an edit must be run again; empty where not.
+        why_whole: Why all positions must pass the whole last layer, where one is read;
+            empty where not.
     """
 
     why_not: str = ""
     why_again: str = ""
+    why_whole: str = ""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -60,7 +64,7 @@ class Unedited:
 
 def _apart(why: str) -> Waves:
     """Say that runs cannot join, nor begin at a position."""
-    return Waves(why_not=why, why_again=why)
+    return Waves(why_not=why, why_again=why, why_whole=why)
 
 
 def waves_of(spec: ModelSpec, prepared: Prepared) -> Waves:
@@ -112,16 +116,23 @@ def unedited(
     """
     entering = ENTERING[spec.n_streams > 1]
     held = [Site(part=entering, layer=layer) for layer in layers]
-    sites = (*ends.sites, *held)
+    read_sites = () if ends.logits_at is not None else ends.sites
+    sites = (*read_sites, *held)
     cache = recording() if keeps_keys else None
     more = {} if cache is None else {"past_key_values": cache, "use_cache": True}
     given = attrs.evolve(prepared, kwargs={**prepared.kwargs, **more})
     plan = lay_out(spec, (), [kept(spec, given.frames, site) for site in sites])
-    _, trace = traced(spec, given, plan, options=Options(grad=False))
-    values = [trace.captured[site][0] for site in sites]
-    residuals = dict(zip(layers, values[len(ends.sites) :], strict=True))
+    out, trace = traced(
+        spec,
+        given,
+        plan,
+        options=Options(grad=False, logits_at=ends.logits_at),
+        enters_unembed=ends.enters_unembed,
+    )
+    residuals = {at: trace.captured[s][0] for at, s in zip(layers, held, strict=True)}
     prefix = None if cache is None else recorded(cache)
-    return values[: len(ends.sites)], Unedited(residuals=residuals, prefix=prefix)
+    start = Unedited(residuals=residuals, prefix=prefix)
+    return read(out, trace, ends.sites, ends.logits_at), start
 
 
 def has_keys(spec: ModelSpec) -> bool:
@@ -159,6 +170,7 @@ def wave(
     start: Unedited,
     *,
     since: int = 0,
+    only: int | None = None,
 ) -> list[list[Tensor]]:
     """Run several lists of edits that begin at several layers.
 
@@ -169,39 +181,109 @@ def wave(
         ends: What is read.
         start: What the runs begin with.
         since: First position that is run.
+        only: The one position that passes the whole last layer, which others pass as
+            far as keys and values; None where all pass it. No edit may act after what
+            enters that layer.
 
     Returns:
         For each cell, each site's value.
     """
-    main, times = prepared.main, len(cells)
-    tokens: Tensor = prepared.kwargs["input_ids"]
-    kwargs = {"input_ids": tokens[:1, since:]}
-    if since and start.prefix is not None:
-        kwargs |= {"past_key_values": start.prefix.cache(since), "use_cache": True}
     rows: dict[int, Tensor] = {}
     for layer in dict.fromkeys(layer for layer, _ in cells):
         joining = sum(at == layer for at, _ in cells)
         rows[layer] = start.residuals[layer][:, since:].repeat(joining, 1, 1)
-    stacked = Prepared(
-        kwargs=kwargs, frames={"": Frame(batch=main.batch * times, n_pos=main.n_pos)}
-    )
-    sites = tuple(for_rows(site, times) for site in ends.sites)
-    captured = () if ends.logits_at is not None else sites
-    numbered = enumerate(
-        (at, edit) for at, (_, row) in enumerate(cells) for edit in row
-    )
-    edits = [
-        attrs.evolve(edit, index=index, rows=(at, main.batch))
-        for index, (at, edit) in numbered
-    ]
-    keeps = [kept(spec, stacked.frames, site) for site in captured]
-    plan = lay_out(spec, edits, keeps)
-    options = Options(
-        stop_at_layer=ends.stop, logits_at=repeated(ends.logits_at, times), grad=False
-    )
+    joined = _Joined(spec=spec, prepared=prepared, n_cells=len(cells))
+    edits = [row for _, row in cells]
+    if only is None:
+        return joined.read(edits, ends, Joins(rows=rows, since=since), start.prefix)
+    last = spec.n_layers - 1
+    entering = Site(part=ENTERING[0], layer=last, pos=only)
     joins = Joins(rows=rows, since=since)
-    out, trace = traced(spec, stacked, plan, options=options, joins=joins)
-    return apart(read(out, trace, sites, ends.logits_at), times)
+    enters, prefix = joined.keys(edits, entering, joins, start.prefix)
+    joins = Joins(rows={last: enters}, since=only)
+    return joined.read([()] * len(cells), ends, joins, prefix)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Joined:
+    """Runs that join each other, as one run of HuggingFace's model."""
+
+    spec: ModelSpec
+    prepared: Prepared
+    n_cells: int
+
+    def read(
+        self,
+        cells: Sequence[Sequence[Edit]],
+        ends: Ends,
+        joins: Joins,
+        prefix: Prefix | None,
+    ) -> list[list[Tensor]]:
+        """Give what is read of each cell."""
+        sites = tuple(for_rows(site, self.n_cells) for site in ends.sites)
+        out, trace = self._run(cells, ends, joins, self._cache(prefix, joins.since))
+        return apart(read(out, trace, sites, ends.logits_at), self.n_cells)
+
+    def keys(
+        self,
+        cells: Sequence[Sequence[Edit]],
+        entering: Site,
+        joins: Joins,
+        prefix: Prefix | None,
+    ) -> tuple[Tensor, Prefix]:
+        """Run up to the last layer's keys: what enters it at one position, and they.
+
+        Keys and values are those of the positions before that one.
+        """
+        if prefix is None:  # the plan asks for it only where there is one
+            raise AssertionError(str(entering))
+        held: list[KeysValues] = []
+        at = entering.pos if isinstance(entering.pos, int) else 0
+
+        def told(keys: Tensor, values: Tensor) -> None:
+            held.append((keys[..., :at, :], values[..., :at, :]))
+            raise Stop(keys)
+
+        ends = Ends(sites=(entering,))
+        cache = prefix.cache(joins.since, told=told)
+        _, trace = self._run(cells, ends, joins, cache)
+        return trace.captured[entering][0][:, None], prefix.with_last(*held[0])
+
+    def _cache(self, prefix: Prefix | None, since: int) -> Any:
+        return prefix.cache(since) if since and prefix is not None else None
+
+    def _run(
+        self, cells: Sequence[Sequence[Edit]], ends: Ends, joins: Joins, cache: Any
+    ) -> tuple[Tensor, Trace]:
+        spec, main, times = self.spec, self.prepared.main, self.n_cells
+        n_pos = next(iter(joins.rows.values())).shape[1]
+        tokens: Tensor = self.prepared.kwargs["input_ids"]
+        kwargs = {"input_ids": tokens[:1, joins.since :][:, :n_pos]}
+        if cache is not None:
+            kwargs |= {"past_key_values": cache, "use_cache": True}
+        frames = {"": Frame(batch=main.batch * times, n_pos=main.n_pos)}
+        stacked = Prepared(kwargs=kwargs, frames=frames)
+        captured = () if ends.logits_at is not None else ends.sites
+        keeps = [kept(spec, frames, for_rows(site, times)) for site in captured]
+        numbered = enumerate((at, e) for at, row in enumerate(cells) for e in row)
+        edits = [
+            attrs.evolve(edit, index=index, rows=(at, main.batch))
+            for index, (at, edit) in numbered
+        ]
+        plan = lay_out(spec, edits, keeps)
+        options = Options(
+            stop_at_layer=ends.stop,
+            logits_at=repeated(ends.logits_at, times),
+            grad=False,
+        )
+        return traced(
+            spec,
+            stacked,
+            plan,
+            options=options,
+            joins=joins,
+            enters_unembed=ends.enters_unembed,
+        )
 
 
 def _why_no_patterns(spec: ModelSpec) -> str:
@@ -242,16 +324,17 @@ def _trial(spec: ModelSpec) -> Waves:
         values, start = unedited(spec, prepared, layers, ends, keeps_keys=False)
     cells = [(layer, ()) for layer in layers]
 
-    def tried(since: int) -> str:
+    def tried(since: int, only: int | None = None) -> str:
         try:
-            found = wave(spec, prepared, cells, ends, start, since=since)
+            found = wave(spec, prepared, cells, ends, start, since=since, only=only)
         except _REFUSALS as error:
             return f"its blocks take no other rows ({type(error).__name__}: {error})"
-        expected = values[0][:, since:]
+        expected = values[0][:, since if only is None else only :]
         same = (torch.allclose(v, expected, rtol=_CLOSE, atol=_CLOSE) for (v,) in found)
         return "" if all(same) else "its blocks depend on more than the stream"
 
     why = tried(0)
     if why or start.prefix is None:
-        return Waves(why_not=why, why_again=why or _NO_KEYS)
-    return Waves(why_again=tried(size // 2))
+        return Waves(why_not=why, why_again=why or _NO_KEYS, why_whole=why or _NO_KEYS)
+    why = tried(size // 2)
+    return Waves(why_again=why, why_whole=why or tried(size // 2, size - 1))

@@ -90,40 +90,49 @@ def steered() -> float:
     return ratio(ours, theirs, repeats=5)
 
 
+def looped(part: Any, kind: Any, **words: Any) -> float:
+    """Time a loop of full forwards over the cells of a grid against the sweep.
+
+    Args:
+        part: The part.
+        kind: Makes one cell's edit of its site.
+        words: The axis beside layers, and its places.
+    """
+    small = subject()
+    tokens = small.tokens[:, :16]
+    ((word, places),) = words.items()
+    cells = [
+        [kind(part(layer, **{word: place}))]
+        for layer, place in product(range(small.spec.n_layers), places)
+    ]
+    metric = fl.logit_diff(3, 5)
+
+    def loop() -> None:
+        for cell in cells:
+            metric(fl.run(small.spec, tokens, cell))
+
+    def swept() -> Any:
+        return fl.sweep(small.spec, tokens, cells, metric=metric)
+
+    return ratio(loop, swept, repeats=1)
+
+
 def residual_sweep() -> float:
-    """Time a loop of full forwards over layers and positions against the sweep."""
+    """Time a loop over layers and positions of the stream against the sweep."""
     small = subject()
     tokens = small.tokens[:, :16]
     source = fl.run_with_cache(small.spec, tokens.flip(1), capture=[fl.resid_pre]).cache
-    grid = fl.grid(fl.Patch, fl.resid_pre, layer=..., pos=..., source=source)
-    metric = fl.logit_diff(3, 5)
-
-    def loop() -> None:
-        for layer, pos in product(range(small.spec.n_layers), range(16)):
-            edit = fl.Patch(fl.resid_pre(layer, pos=pos), source)
-            metric(fl.run(small.spec, tokens, [edit]))
-
-    def swept() -> Any:
-        return fl.sweep(small.spec, tokens, grid, metric=metric)
-
-    return ratio(loop, swept, repeats=1)
+    return looped(fl.resid_pre, lambda at: fl.Patch(at, source), pos=range(16))
 
 
 def head_sweep() -> float:
-    """Time a loop of full forwards over all heads against the sweep."""
-    small = subject()
-    tokens = small.tokens[:, :16]
-    grid = fl.grid(fl.Zero, fl.z, layer=..., head=...)
-    metric = fl.logit_diff(3, 5)
+    """Time a loop over all heads against the sweep."""
+    return looped(fl.z, fl.Zero, head=range(12))
 
-    def loop() -> None:
-        for layer, head in product(range(small.spec.n_layers), repeat=2):
-            metric(fl.run(small.spec, tokens, [fl.Zero(fl.z(layer, head=head))]))
 
-    def swept() -> Any:
-        return fl.sweep(small.spec, tokens, grid, metric=metric)
-
-    return ratio(loop, swept, repeats=1)
+def pattern_sweep() -> float:
+    """Time a loop over layers and destinations of attention against the sweep."""
+    return looped(fl.pattern, fl.Zero, query=range(16))
 
 
 def imports() -> float:
@@ -170,6 +179,12 @@ FIGURES: Final = (
     Figure(
         name="z, 144 heads: loop of forwards / sweep",
         measure=head_sweep,
+        bound=4,
+        is_least=True,
+    ),
+    Figure(
+        name="pattern, 12 x 16 destinations: loop / sweep",
+        measure=pattern_sweep,
         bound=4,
         is_least=True,
     ),

@@ -1,6 +1,7 @@
 """Sweeps: what a loop of runs gives, for less."""
 
 from functools import cache
+from itertools import product
 from typing import Any, Final
 
 import pytest
@@ -259,33 +260,42 @@ def test_grids_that_do_not_fit_beside_each_other_are_refused(
 # the plan
 
 
-def counted(spec: fl.ModelSpec, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the positions that pass each block, over all runs."""
-    passed: list[int] = []
+def counted(
+    spec: fl.ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[int], list[int]]:
+    """Count the positions that enter each block, and those that leave it."""
+    entered, left = list[int](), list[int]()
     for path in spec.engine.blocks:
         block: Any = spec.engine.tapped(eager=False).get_submodule(path)
         inner = block.forward
 
         def forward(*args: Any, inner: Any = inner, path: str = path, **kwargs: Any):  # noqa: ANN202 -- what a block gives
             active = ACTIVE.get()
-            if active is None or not active.skips(path):
-                passed.append(args[0].shape[0] * args[0].shape[1])
-            return inner(*args, **kwargs)
+            if active is not None and active.skips(path):
+                return inner(*args, **kwargs)
+            n_positions = args[0].shape[0] * args[0].shape[1]
+            entered.append(n_positions)
+            out = inner(*args, **kwargs)
+            left.append(n_positions)
+            return out
 
         monkeypatch.setattr(block, "forward", forward)
-    return passed
+    return entered, left
 
 
+@pytest.mark.parametrize("metric", [fl.log_prob_of(3), fl.logit_diff(3, 5, pos=4)])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bloom", "mixtral"])
-def test_plan_says_what_is_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Predicted token-layers are those that pass the blocks."""
+def test_plan_says_what_is_computed(
+    name: str, metric: fl.Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predicted token-layers are those that pass the blocks, or enter them only."""
     spec, given = fl.from_module(tiny_hf_model(name)), tiny_inputs(name)
     grid = fl.grid(fl.Patch, fl.resid_pre, layer=..., pos=..., source=source_of(name))
-    metric = fl.log_prob_of(3)
     plan = fl.plan_sweep(spec, given, grid, metric=metric)
-    passed = counted(spec, monkeypatch)
+    entered, left = counted(spec, monkeypatch)
     fl.sweep(spec, given, grid, metric=metric)
-    assert plan.token_layers == sum(passed)
+    assert plan.token_layers == sum(left)
+    assert plan.key_layers == sum(entered) - sum(left)
     assert plan.token_layers < plan.naive_token_layers
 
 
@@ -295,9 +305,89 @@ def test_plan_leaves_out_layers_and_positions() -> None:
     grid = fl.grid(fl.Zero, fl.resid_pre, layer=[1], pos=[5])
     plan = fl.plan_sweep(spec, given, grid, metric=fl.log_prob_of(3))
     (group,) = plan.groups
-    assert ((1,), 2, 5, True) == (group.starts, group.stop, group.since, group.joins)
-    assert 2 * (2 * 1 + 7 * 2) == plan.token_layers
+    assert ((1,), 2, 5, 6) == (group.starts, group.stop, group.since, group.only)
+    assert 2 * (1 + 7 * 2) == plan.token_layers
+    assert 2 * 2 == plan.key_layers
     assert "1 cells in 1 runs" in repr(plan)
+
+
+def test_last_position_passes_the_last_layer_whole_where_an_edit_asks() -> None:
+    """An edit within the last layer lets all positions pass it."""
+    spec, given = spec_of("llama"), tiny_inputs("llama")
+    grid = fl.grid(fl.Zero, fl.z, layer=..., head=[0])
+    plan = fl.plan_sweep(spec, given, grid, metric=fl.log_prob_of(3))
+    assert {(0,): 6, (1,): None} == {group.starts: group.only for group in plan.groups}
+
+
+def test_edits_of_what_enters_the_last_layer_act_once() -> None:
+    """What is added there is not added again where one position goes on alone."""
+    grid = fl.grid(fl.Scale, fl.resid_pre, layer=..., pos=..., factor=2.0)
+    for metric in (fl.logit_diff(3, 5), fl.log_prob_of(3, pos=3)):
+        found = fl.sweep(spec_of("llama"), tiny_inputs("llama"), grid, metric=metric)
+        for layer, pos in product(range(2), range(7)):
+            edit = fl.Scale(fl.resid_pre(layer, pos=pos), 2.0)
+            expected = measured("llama", metric, [edit])
+            got = found.rows[layer, pos]
+            torch.testing.assert_close(got, expected, atol=CLOSE, rtol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "cap", "is_plain"),
+    [
+        ("llama", None, True),
+        ("gpt2", None, True),
+        ("gemma2", None, True),
+        ("gemma2", 3.0, False),
+        ("gemma2", 30.0, False),
+        ("cohere", None, False),
+    ],
+)
+def test_two_logits_are_computed_where_the_head_is_a_plain_map(
+    name: str, cap: float | None, is_plain: bool
+) -> None:
+    """A cap or a scale behind it needs the model's own logits; numbers agree."""
+    module = tiny_hf_model(name)
+    module.config.final_logit_softcapping = cap
+    spec = fl.from_module(module)
+    tokens = tiny_inputs("llama")["input_ids"]
+    rows = torch.tensor([3, 4])
+    cells = [[fl.Scale(fl.resid_pre(layer), 2.0)] for layer in range(2)]
+    for metric in (fl.logit_diff(3, 5), fl.logit_diff(rows, 5, pos=2)):
+        plan = fl.plan_sweep(spec, tokens, cells, metric=metric)
+        assert is_plain == plan.columns
+        found = fl.sweep(spec, tokens, cells, metric=metric)
+        for row, cell in zip(found.rows, cells, strict=True):
+            expected = metric(fl.run(spec, tokens, cell))
+            torch.testing.assert_close(row, expected, atol=CLOSE, rtol=CLOSE)
+        plain = metric(fl.run(spec, tokens))
+        torch.testing.assert_close(found.baseline, plain, atol=CLOSE, rtol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"one": fl.logit_diff(3, 5), "all": fl.log_prob_of(3)},
+        {"here": fl.logit_diff(3, 5), "there": fl.logit_diff(3, 5, pos=1)},
+    ],
+)
+def test_all_logits_are_computed_where_one_metric_reads_them(metrics: Any) -> None:
+    """Or where metrics look at two positions."""
+    spec, given = spec_of("llama"), tiny_inputs("llama")
+    cells = [[fl.Scale(fl.resid_pre(1), 2.0)]]
+    assert not fl.plan_sweep(spec, given, cells, metric=metrics).columns
+    found = fl.sweep(spec, given, cells, metric=metrics)
+    for got, metric in zip(found.rows[:, 0], metrics.values(), strict=True):
+        expected = measured("llama", metric, cells[0])
+        torch.testing.assert_close(got, expected, atol=CLOSE, rtol=CLOSE)
+
+
+@pytest.mark.parametrize("answer", [32, torch.tensor([3])])
+def test_token_that_has_no_logit_is_refused(answer: Any, unchecked: None) -> None:
+    """Where only its column would be computed, too."""
+    cells = [[fl.Scale(fl.resid_pre(1), 2.0)]]
+    metric = fl.logit_diff(answer, 5)
+    with pytest.raises((errors.InputError, errors.ShapeError), match="token"):
+        fl.sweep(spec_of("llama"), tiny_inputs("llama"), cells, metric=metric)
 
 
 def test_plan_stops_where_the_metric_looks() -> None:
@@ -345,7 +435,8 @@ def test_stacks_keep_to_the_memory_that_is_given(rows: int) -> None:
     metric = fl.log_prob_of(3)
     size = fl.plan_sweep(spec, given, grid, metric=metric).row_bytes
     plan = fl.plan_sweep(spec, given, grid, metric=metric, memory=2 * rows * size)
-    assert rows == max(len(group.cells) for group in plan.groups)
+    n_most = min(rows, 4)  # half of the 8 cells are in the last layer, and apart
+    assert n_most == max(len(group.cells) for group in plan.groups)
     found = fl.sweep(spec, given, grid, metric=metric, memory=2 * rows * size)
     whole = fl.sweep(spec, given, grid, metric=metric)
     torch.testing.assert_close(found.rows, whole.rows, atol=CLOSE, rtol=CLOSE)

@@ -143,3 +143,15 @@ def test_compiled_run_equals_plain_run(name: str) -> None:
         lambda given: fl.run(spec, given), fullgraph=True, backend="eager"
     )
     torch.testing.assert_close(expected, compiled(tokens), atol=EXACT, rtol=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_first_run_of_a_model_compiles() -> None:
+    """Nothing need have run before."""
+    spec, tokens = fl.from_module(tiny_hf_model("llama")), tiny_inputs("llama")
+    torch.compiler.reset()
+    compiled = torch.compile(
+        lambda given: fl.run(spec, given), fullgraph=True, backend="eager"
+    )
+    got = compiled(tokens["input_ids"])
+    torch.testing.assert_close(fl.run(spec, tokens), got, atol=0, rtol=0)
