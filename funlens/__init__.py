@@ -56,6 +56,7 @@ try:
         with_weights,
     )
     from funlens.analyses import (
+        attribution_patching,
         effective_attention,
         head_scores,
         repeated_tokens,
@@ -64,6 +65,7 @@ try:
         ActivationCache,
         Add,
         Apply,
+        Attributions,
         Backward,
         Checkpoint,
         Clamp,
@@ -214,6 +216,7 @@ __all__ = [
     "Add",
     "Apply",
     "Architecture",
+    "Attributions",
     "Backward",
     "Certificate",
     "Checkpoint",
@@ -264,6 +267,7 @@ __all__ = [
     "Zero",
     "__version__",
     "add_low_rank",
+    "attribution_patching",
     "attn_in",
     "attn_out",
     "attn_proj",

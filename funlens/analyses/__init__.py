@@ -1,10 +1,12 @@
 """One pure question per file."""
 
+from funlens.analyses._attribution_patching import attribution_patching
 from funlens.analyses._effective_attention import effective_attention
 from funlens.analyses._head_scores import Role, head_scores, repeated_tokens
 
 __all__ = [
     "Role",
+    "attribution_patching",
     "effective_attention",
     "head_scores",
     "repeated_tokens",

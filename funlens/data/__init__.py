@@ -1,6 +1,7 @@
 """Frozen records: sites, interventions, caches, specs."""
 
 import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
+from funlens.data._attributions import Attributions, places_of
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._checkpoint import Checkpoint
 from funlens.data._concatenate import concatenate_caches
@@ -79,6 +80,7 @@ __all__ = [
     "ActivationCache",
     "Add",
     "Apply",
+    "Attributions",
     "Backward",
     "BosPolicy",
     "Checkpoint",
@@ -137,6 +139,7 @@ __all__ = [
     "load_cache",
     "part_named",
     "pick",
+    "places_of",
     "same_record",
     "save_cache",
     "take",

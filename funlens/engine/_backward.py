@@ -1,4 +1,4 @@
-"""Edits of gradients: a value that stays, and a gradient that changes on its way."""
+"""Values that stay, and gradients that are changed, or looked at, on their way."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -41,3 +41,40 @@ def with_gradient(value: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """
     apply = cast("Callable[..., Tensor]", _Identity.apply)
     return apply(value, change)
+
+
+class _Watched(torch.autograd.Function):
+    """Gives a value back; its gradient is shown to a function as it passes."""
+
+    @staticmethod
+    def forward(
+        value: Tensor, anchor: Tensor, look: Callable[[Tensor], None]
+    ) -> Tensor:
+        """Give the value back."""
+        del anchor, look
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Remember the function."""
+        del output
+        ctx.look = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Show the gradient, and let it pass."""
+        ctx.look(grads[0])
+        return grads[0], None, None
+
+
+def watched(value: Tensor, anchor: Tensor, look: Callable[[Tensor], None]) -> Tensor:
+    """Give a value back whose gradient a function is shown.
+
+    Args:
+        value: Any tensor.
+        anchor: A leaf that requires a gradient: a backward to it passes here, and
+            keeps no gradient of its own.
+        look: What is shown the gradient.
+    """
+    apply = cast("Callable[..., Tensor]", _Watched.apply)
+    return apply(value, anchor, look)

@@ -41,7 +41,7 @@ from funlens.engine._plan import (
     Plan,
     check_given,
 )
-from funlens.engine._trace import Stop, Trace
+from funlens.engine._trace import Stop, Trace, Watch
 from funlens.errors import (
     OptionError,
     UnsupportedConfigError,
@@ -123,6 +123,7 @@ def traced(
     module: nn.Module | None = None,
     offload: torch.device | None = None,
     joins: Joins | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, Trace]:
     """Carry a plan out.
 
@@ -136,6 +137,7 @@ def traced(
         module: A tapped structure to run instead of the spec's own.
         offload: Device to which what is captured goes at once.
         joins: Rows that replace the model's own, layer by layer.
+        watch: What is shown gradients as they pass.
     """
     check_options(spec, plan, options)
     machinery: Machinery = spec.engine
@@ -150,6 +152,7 @@ def traced(
         links=links,
         finite=options.finite,
         offload=offload,
+        watch=watch,
         forces_eager=is_forward_mode()
         or (machinery.arch.biased_masks and (grad or is_functional())),
     )
