@@ -66,7 +66,7 @@ def metric_of(given: MetricLike) -> Metric:
     """
     if isinstance(given, Metric):
         return given
-    if not callable(given):  # pyright: ignore[reportUnnecessaryComparison] (callers need no types)
+    if not callable(given):
         problem = f"the metric is a {type(given).__name__}"
         raise InputError(problem, "a function", "Use `logit_diff`")
     return reads(_logits(), given)

@@ -87,7 +87,7 @@ class Pair:
         step, gradient = step.to(wide), gradient.to(wide)
         if step.ndim == n_places:
             return step * gradient
-        return torch.linalg.vecdot(step.flatten(n_places), gradient.flatten(n_places))  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType] (torch ships no types for it)
+        return torch.linalg.vecdot(step.flatten(n_places), gradient.flatten(n_places))  # pyright: ignore[reportUnknownVariableType] (torch ships no types for it)
 
 
 def paired(

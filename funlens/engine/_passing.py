@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -11,10 +12,31 @@ from funlens.engine._inputs import Prepared
 from funlens.engine._metrics import Metric, measured
 from funlens.engine._options import Options
 from funlens.engine._plan import Edit, kept, lay_out, make_plan
-from funlens.engine._stacked import for_rows, tiled_inputs
-from funlens.engine._trace import Trace
+from funlens.engine._stacked import for_rows, tiled, tiled_inputs
+from funlens.engine._trace import Trace, Watch
 from funlens.engine._traced import traced
 from funlens.errors import InputError
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Rows:
+    """How runs of the same inputs lie below each other, and where they begin.
+
+    Attributes:
+        times: How often the inputs are repeated.
+        edits: What is changed, placed on the frames of all rows.
+        start: Layer to begin with; None for the whole model.
+        residual: What enters it in one run.
+    """
+
+    times: int = 1
+    edits: tuple[Edit, ...] = ()
+    start: int | None = None
+    residual: Tensor | None = None
+
+
+ONCE = Rows()
+"""One run of the whole model, without edits."""
 
 
 def passing(
@@ -24,8 +46,7 @@ def passing(
     sites: Sequence[Site],
     look: Callable[[Site, Tensor, Tensor], None],
     *,
-    edits: Sequence[Edit] = (),
-    times: int = 1,
+    rows: Rows = ONCE,
 ) -> Tensor:
     """Run forward and backward once, and show each site's value and gradient.
 
@@ -39,8 +60,7 @@ def passing(
         metric: What the gradients are of.
         sites: Whole sites.
         look: What is shown a site, its value and its gradient.
-        edits: What to change, placed on the frames of all rows.
-        times: How often the inputs are put below each other.
+        rows: What is run.
 
     Returns:
         The metric, `[time, batch]`, or `[time]` where it gives one number for a batch.
@@ -48,40 +68,91 @@ def passing(
     Raises:
         InputError: The metric has no derivative, or another number of values.
     """
-    inputs = prepared if times == 1 else tiled_inputs(prepared, times)
-    site = for_rows(metric.site, times)
-    logits_at = _logits_at(spec, site, [*sites, *(e.record.site for e in edits)])
-    wanted = tuple(dict.fromkeys([*sites, *([] if logits_at else [site.whole])]))
+    asked = frozenset(sites)
     waiting = dict.fromkeys(sites)
 
-    def shown(passed: Site, value: Tensor, gradient: Tensor) -> None:
-        if passed in asked:
-            waiting.pop(passed, None)
-            look(passed, value, gradient)
+    def shown(site: Site, value: Tensor, gradient: Tensor) -> None:
+        if site in asked:
+            waiting.pop(site, None)
+            look(site, value, gradient)
 
-    asked = frozenset(sites)
     anchor = torch.zeros((), device=spec.device, requires_grad=True)
-    if edits:
-        keeps = [kept(spec, inputs.frames, held) for held in wanted]
-        plan = lay_out(spec, edits, keeps, links=True)
-    else:
-        plan = make_plan(spec, inputs.frames, (), captured=wanted, links=True)
-    options = Options(grad=True, logits_at=logits_at)
     with torch.enable_grad():
-        out, trace = traced(
-            spec, inputs, plan, options=options, links=True, watch=(anchor, shown)
+        read, trace = read_of(
+            spec, prepared, metric, sites, rows=rows, watch=(anchor, shown)
         )
-        read = _read(out, trace, site, logits_at)
-        values, gradient = _slope(metric, read, times)
+        values, gradient = _slope(metric, read, rows.times)
         if read.requires_grad:
             torch.autograd.grad(read, [anchor], [gradient], allow_unused=True)
-    for left in waiting:
-        value = trace.captured[left][0].detach()
-        look(left, value, torch.zeros_like(value))
+    for site in waiting:
+        value = trace.captured[site][0].detach()
+        look(site, value, torch.zeros_like(value))
     return values
 
 
-def _logits_at(spec: ModelSpec, site: Site, others: Sequence[Site]) -> Selection | None:
+def read_of(
+    spec: ModelSpec,
+    prepared: Prepared,
+    metric: Metric,
+    sites: Sequence[Site] = (),
+    *,
+    rows: Rows = ONCE,
+    watch: Watch | None = None,
+    eager: bool = False,
+) -> tuple[Tensor, Trace]:
+    """Run, and give what a metric reads, with the sites among what was captured.
+
+    Args:
+        spec: The model.
+        prepared: Its inputs.
+        metric: What reads.
+        sites: What else is captured.
+        rows: What is run.
+        watch: What is shown gradients as they pass.
+        eager: Whether to run attention whose gradient has a gradient.
+    """
+    inputs = prepared if rows.times == 1 else tiled_inputs(prepared, rows.times)
+    site = for_rows(metric.site, rows.times)
+    looked = [*sites, *(edit.record.site for edit in rows.edits)]
+    logits_at = _logits_at(spec, site, looked)
+    ends = () if logits_at is not None else (site.whole,)
+    wanted = tuple(dict.fromkeys((*sites, *ends)))
+    links = watch is not None
+    if rows.edits:
+        keeps = [kept(spec, inputs.frames, held) for held in wanted]
+        plan = lay_out(spec, rows.edits, keeps, links=links)
+    else:
+        plan = make_plan(spec, inputs.frames, (), captured=wanted, links=links)
+    entering = None if rows.residual is None else tiled(rows.residual, rows.times)
+    out, trace = traced(
+        spec,
+        inputs,
+        plan,
+        options=Options(
+            grad=torch.is_grad_enabled(),
+            logits_at=logits_at,
+            start_at_layer=rows.start,
+            residual=entering,
+        ),
+        links=links,
+        watch=watch,
+        eager=eager,
+    )
+    return _read(out, trace, site, logits_at), trace
+
+
+def values_of(metric: Metric, read: Tensor, times: int) -> Tensor:
+    """Measure each of several batches: `[time, batch]`, or `[time]`.
+
+    Raises:
+        InputError: The metric gives another number of values.
+    """
+    return torch.stack([measured(metric, part) for part in read.chunk(times)])
+
+
+def _logits_at(
+    spec: ModelSpec, site: Site, others: Sequence[Site]
+) -> Selection | None:
     """Give the one position of logits that is read, if no others are looked at."""
     machinery: Machinery = spec.engine
     cannot = not machinery.unembed or machinery.unembeds_streams
@@ -90,7 +161,9 @@ def _logits_at(spec: ModelSpec, site: Site, others: Sequence[Site]) -> Selection
     return site.pos
 
 
-def _read(out: Tensor, trace: Trace, site: Site, logits_at: Selection | None) -> Tensor:
+def _read(
+    out: Tensor, trace: Trace, site: Site, logits_at: Selection | None
+) -> Tensor:
     """Give what the metric reads of a run."""
     if logits_at is not None:
         drops = isinstance(logits_at, int | PerRow)
@@ -114,7 +187,7 @@ def _slope(metric: Metric, read: Tensor, times: int) -> tuple[Tensor, Tensor]:
     leaf = read.detach()
     if leaf.is_floating_point():
         leaf = leaf.requires_grad_()
-    values = torch.stack([measured(metric, part) for part in leaf.chunk(times)])
+    values = values_of(metric, leaf, times)
     if not values.requires_grad:
         raise InputError(
             f"the metric {metric.name} has no derivative: it counts or compares, or "

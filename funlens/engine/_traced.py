@@ -124,6 +124,7 @@ def traced(
     offload: torch.device | None = None,
     joins: Joins | None = None,
     watch: Watch | None = None,
+    eager: bool = False,
 ) -> tuple[Tensor, Trace]:
     """Carry a plan out.
 
@@ -138,6 +139,7 @@ def traced(
         offload: Device to which what is captured goes at once.
         joins: Rows that replace the model's own, layer by layer.
         watch: What is shown gradients as they pass.
+        eager: Whether all attention runs eager.
     """
     check_options(spec, plan, options)
     machinery: Machinery = spec.engine
@@ -153,7 +155,8 @@ def traced(
         finite=options.finite,
         offload=offload,
         watch=watch,
-        forces_eager=is_forward_mode()
+        forces_eager=eager
+        or is_forward_mode()
         or (machinery.arch.biased_masks and (grad or is_functional())),
     )
     trace.shifts = shifts(spec, prepared)
@@ -161,11 +164,11 @@ def traced(
     set_logits(spec, trace, options, prepared)
     if joins is not None:
         set_joins(spec, trace, joins)
-    eager = plan.needs_eager or trace.forces_eager
+    runs_eager = plan.needs_eager or trace.forces_eager
     lent: AbstractContextManager[nn.Module] = (
-        nullcontext(module or machinery.tapped(eager=eager))
+        nullcontext(module or machinery.tapped(eager=runs_eager))
         if options.params is None
-        else machinery.lent(eager=eager)
+        else machinery.lent(eager=runs_eager)
     )
     with recording_graph(spec, grad=grad), lent as running:
         out = _entered(running, prepared.kwargs, trace, params=options.params)
