@@ -59,6 +59,7 @@ try:
         attribution_patching,
         effective_attention,
         head_scores,
+        integrated_gradients,
         repeated_tokens,
     )
     from funlens.data import (
@@ -314,6 +315,7 @@ __all__ = [
     "head_scores",
     "infer",
     "instrumented",
+    "integrated_gradients",
     "interpolate",
     "k",
     "kl_divergence",

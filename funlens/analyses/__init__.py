@@ -3,11 +3,14 @@
 from funlens.analyses._attribution_patching import attribution_patching
 from funlens.analyses._effective_attention import effective_attention
 from funlens.analyses._head_scores import Role, head_scores, repeated_tokens
+from funlens.analyses._integrated_gradients import Path, integrated_gradients
 
 __all__ = [
+    "Path",
     "Role",
     "attribution_patching",
     "effective_attention",
     "head_scores",
+    "integrated_gradients",
     "repeated_tokens",
 ]

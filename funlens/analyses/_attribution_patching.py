@@ -75,5 +75,5 @@ def attribution_patching(
         found = pair.product(site, pair.step(site, value), gradient)
         products[site] = products[site] + found if site in products else found
 
-    measured = passing(spec, pair.prepared, pair.metric, pair.sites, look)
+    measured = passing(spec, pair.prepared, pair.metric, pair.asked, look)
     return attributions_of(pair, products, measured[0])

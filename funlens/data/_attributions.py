@@ -38,14 +38,14 @@ WIDTHS: Final = frozenset(
 
 
 def places_of(site: Site, *, neurons: bool = False) -> tuple[str, ...]:
-    """Name the axes of a site that are places; those of one vector come last.
+    """Name the axes that a site leaves and that are places; those of a vector follow.
 
     Args:
         site: The site.
         neurons: Whether each unit of an MLP is a place.
     """
     widths = WIDTHS - {"d_mlp"} if neurons else WIDTHS
-    return tuple(axis for axis in site.axes if axis not in widths)
+    return tuple(axis for axis in left_axes(site) if axis not in widths)
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)

@@ -24,10 +24,10 @@ from funlens.engine._metrics import Metric, MetricLike, metric_of
 from funlens.engine._options import Options
 from funlens.engine._plan import (
     Every,
-    axis_sizes,
     captured_sites,
     gathered,
     kept,
+    left_of,
     make_plan,
     tap_of,
 )
@@ -54,7 +54,8 @@ class Pair:
         spec: The model.
         prepared: Inputs of the run that is patched.
         source: What the other run had at the sites.
-        sites: Sites that can be patched, whole.
+        asked: Sites that are estimated.
+        sites: Those, and what else the other run was asked for.
         neurons: Those of them whose neurons are told apart.
         metric: What is measured.
     """
@@ -62,6 +63,7 @@ class Pair:
     spec: ModelSpec
     prepared: Prepared
     source: ActivationCache
+    asked: tuple[Site, ...]
     sites: tuple[Site, ...]
     neurons: frozenset[Site]
     metric: Metric
@@ -82,7 +84,7 @@ class Pair:
 
     def product(self, site: Site, step: Tensor, gradient: Tensor) -> Tensor:
         """Multiply a step with the gradient, and sum what is one vector."""
-        n_places = len(places_of(site, neurons=site in self.neurons))
+        n_places = len(places_of(site, neurons=site.whole in self.neurons))
         wide = torch.promote_types(step.dtype, torch.float32)
         step, gradient = step.to(wide), gradient.to(wide)
         if step.ndim == n_places:
@@ -98,6 +100,8 @@ def paired(
     metric: MetricLike,
     sites: Sequence[SiteLike] | Every,
     attention_mask: Tensor | None,
+    also: Sequence[Site] = (),
+    cuts: bool = False,
 ) -> Pair:
     """Look two runs through, and run the other one where only its inputs are given.
 
@@ -108,6 +112,8 @@ def paired(
         metric: As for `sweep`.
         sites: Where. A selection of neurons keeps them apart.
         attention_mask: As for `run`.
+        also: Sites that are moved, and not estimated.
+        cuts: Whether a selection is a site of its own.
 
     Raises:
         FunlensError: The only fault that there is.
@@ -115,31 +121,31 @@ def paired(
     """
     prepared = prepare(spec, inputs, attention_mask=attention_mask)
     measure = metric_of(metric)
-    tap_of(spec, measure.site)
-    kept(spec, prepared.frames, measure.site)  # checks the selection
     wanted = captured_sites(spec, sites, prepared.kwargs)
-    whole = tuple(dict.fromkeys(site.whole for site in wanted))
     if isinstance(sites, Every):
-        whole = tuple(site for site in whole if not _why_not(spec, site))
+        wanted = tuple(site for site in wanted if not _why_not(spec, site))
+    asked = wanted if cuts else tuple(dict.fromkeys(site.whole for site in wanted))
+    every = tuple(dict.fromkeys((*asked, *also)))
     faults: list[FunlensError] = []
-    for site in whole:
-        why = _why_not(spec, site)
-        faults += [ReadOnlySiteError(str(site), why)] if why else []
-    for site in wanted:
+    for site in (measure.site, *wanted, *also):
         with gathered(faults):
             kept(spec, prepared.frames, site)
+            why = "" if site is measure.site else _why_not(spec, site)
+            if why:
+                raise ReadOnlySiteError(str(site), why)
     raise_all(faults)
     held = (
         source
         if isinstance(source, ActivationCache)
-        else _run_of(spec, prepared, source, whole)
+        else _run_of(spec, prepared, source, every)
     )
-    _check_source(spec, prepared, held, whole)
+    _check_source(spec, prepared, held, every)
     return Pair(
         spec=spec,
         prepared=prepared,
         source=held,
-        sites=whole,
+        asked=asked,
+        sites=every,
         neurons=frozenset(s.whole for s in wanted if s.neuron is not None),
         metric=measure,
     )
@@ -194,9 +200,10 @@ def _check_source(
     for site in sites:
         with gathered(faults):
             held, where = source[site], f"source[{site}]"
-            sizes = tuple(axis_sizes(spec, site, prepared.frames).values())
+            places = kept(spec, prepared.frames, site).where
+            axes, sizes = left_of(spec, site, places, frames=prepared.frames)
             if not fits(tuple(held.shape), sizes):
-                raise ShapeError(where, tuple(held.shape), sizes, site.axes)
+                raise ShapeError(where, tuple(held.shape), sizes, axes)
             dtypes = machinery.dtypes(site.part)
             if held.dtype not in dtypes:
                 expected = " or ".join(sorted(map(str, dtypes)))

@@ -150,9 +150,7 @@ def values_of(metric: Metric, read: Tensor, times: int) -> Tensor:
     return torch.stack([measured(metric, part) for part in read.chunk(times)])
 
 
-def _logits_at(
-    spec: ModelSpec, site: Site, others: Sequence[Site]
-) -> Selection | None:
+def _logits_at(spec: ModelSpec, site: Site, others: Sequence[Site]) -> Selection | None:
     """Give the one position of logits that is read, if no others are looked at."""
     machinery: Machinery = spec.engine
     cannot = not machinery.unembed or machinery.unembeds_streams
@@ -161,9 +159,7 @@ def _logits_at(
     return site.pos
 
 
-def _read(
-    out: Tensor, trace: Trace, site: Site, logits_at: Selection | None
-) -> Tensor:
+def _read(out: Tensor, trace: Trace, site: Site, logits_at: Selection | None) -> Tensor:
     """Give what the metric reads of a run."""
     if logits_at is not None:
         drops = isinstance(logits_at, int | PerRow)

@@ -166,7 +166,9 @@ def planned(
     stop = layer_after(spec, metrics)
     rows = {at: row for at, row in enumerate(edits) if row}
     wanted = {at: row for at, row in rows.items() if not done[at]}
-    starts = {at: first_layer(spec, row, stop, whole=whole) for at, row in wanted.items()}
+    starts = {
+        at: first_layer(spec, row, stop, whole=whole) for at, row in wanted.items()
+    }
     row_bytes = row_bytes_of(spec, prepared, metrics)
     limit = memory_limit(spec, memory)
     most = 1 if apart else max(1, limit // (row_bytes * prepared.main.batch))

@@ -1,0 +1,141 @@
+"""Straight paths from what a run has at a site to what another run had there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from funlens.adapters import Machinery
+from funlens.data import ENTERING, Set, Site
+from funlens.engine._pairs import Pair
+from funlens.engine._passing import Rows, read_of, values_of
+from funlens.engine._plan import Edit, placed
+from funlens.engine._stacked import for_rows, tiled_inputs
+from funlens.engine._sweep_plan import (
+    check_memory,
+    first_layer,
+    layer_after,
+    memory_limit,
+    row_bytes_of,
+)
+from funlens.errors import FunlensError, OptionError, raise_all
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Paths:
+    """The run that paths begin with.
+
+    Attributes:
+        pair: The two runs.
+        values: What the first run has at each site.
+        residuals: What enters the layers that later runs begin with.
+        measured: The metric there.
+    """
+
+    pair: Pair
+    values: Mapping[Site, Tensor]
+    residuals: Mapping[int, Tensor]
+    measured: Tensor
+
+    def step(self, site: Site) -> Tensor:
+        """Give the way from one run's value to the other's."""
+        return self.pair.step(site, self.values[site])
+
+
+def paths_of(pair: Pair, *, starts: bool = True) -> Paths:
+    """Run the inputs, and keep what paths begin with.
+
+    Args:
+        pair: The two runs.
+        starts: Whether runs will begin at the layer of their site.
+    """
+    spec = pair.spec
+    begins = {site: _start(pair, site) for site in pair.sites} if starts else {}
+    part = ENTERING[spec.n_streams > 1]
+    layers = sorted({at for at in begins.values() if at is not None})
+    entering = {at: Site(part=part, layer=at) for at in layers}
+    with torch.no_grad():
+        wanted = (*pair.sites, *entering.values())
+        read, trace = read_of(spec, pair.prepared, pair.metric, wanted)
+        measured = values_of(pair.metric, read, 1)[0]
+    return Paths(
+        pair=pair,
+        values={site: trace.captured[site][0] for site in pair.sites},
+        residuals={at: trace.captured[site][0] for at, site in entering.items()},
+        measured=measured,
+    )
+
+
+def _start(pair: Pair, site: Site) -> int | None:
+    """Find the layer before which a change of a site changes nothing."""
+    machinery: Machinery = pair.spec.engine
+    edit = Edit(index=0, record=Set(site, 0.0), where=())
+    stop = layer_after(pair.spec, [pair.metric])
+    whole = machinery.why_no_skip(pair.prepared.kwargs)
+    return first_layer(pair.spec, [edit], stop, whole=whole)
+
+
+def moved(
+    paths: Paths, site: Site, points: Sequence[float], *, whole: bool = False
+) -> Rows:
+    """Lay runs below each other in which a site is moved so far along its path.
+
+    Args:
+        paths: The paths.
+        site: The site.
+        points: How far, from 0 to 1.
+        whole: Whether to run the whole model.
+    """
+    pair, step = paths.pair, paths.step(site)
+    values = torch.cat([paths.values[site] + point * step for point in points])
+    edits = edits_of(pair, [Set(for_rows(site, len(points)), values)], len(points))
+    start = None if whole else _start(pair, site)
+    return Rows(
+        times=len(points),
+        edits=edits,
+        start=start,
+        residual=None if start is None else paths.residuals[start],
+    )
+
+
+def edits_of(pair: Pair, records: Sequence[Set], times: int) -> tuple[Edit, ...]:
+    """Place edits of all rows.
+
+    Raises:
+        FunlensError: The only fault that there is.
+        ExceptionGroup: Several faults.
+    """
+    faults: list[FunlensError] = []
+    frames = tiled_inputs(pair.prepared, times).frames
+    found = placed(pair.spec, frames, records, faults=faults)
+    raise_all(faults)
+    return tuple(found)
+
+
+def midpoints(steps: int) -> tuple[float, ...]:
+    """Give the middles of so many equal parts of a path.
+
+    Raises:
+        OptionError: There is no such number of parts.
+    """
+    if type(steps) is not int or steps < 1:
+        raise OptionError("steps", f"it is {steps!r}, not a number of steps")
+    return tuple((step + 0.5) / steps for step in range(steps))
+
+
+def in_stacks(
+    pair: Pair, points: Sequence[float], memory: int | None
+) -> Iterator[Sequence[float]]:
+    """Cut points of a path to as many as fit in memory together.
+
+    Raises:
+        OptionError: `memory` is no positive number of bytes.
+    """
+    check_memory(memory)
+    machinery: Machinery = pair.spec.engine
+    graph = row_bytes_of(pair.spec, pair.prepared, [pair.metric]) * pair.spec.n_layers
+    most = memory_limit(pair.spec, memory) // (graph * pair.prepared.main.batch)
+    most = 1 if machinery.arch.mixes_rows else max(1, most)
+    for at in range(0, len(points), most):
+        yield points[at : at + most]
