@@ -60,6 +60,7 @@ try:
         effective_attention,
         head_scores,
         integrated_gradients,
+        linearity,
         repeated_tokens,
     )
     from funlens.data import (
@@ -76,6 +77,7 @@ try:
         Grid,
         Interchange,
         Intervention,
+        Linearity,
         Mean,
         ModelSpec,
         Noise,
@@ -232,6 +234,7 @@ __all__ = [
     "Grid",
     "Interchange",
     "Intervention",
+    "Linearity",
     "Mean",
     "Metric",
     "ModelSpec",
@@ -321,6 +324,7 @@ __all__ = [
     "kl_divergence",
     "kv_latent",
     "label_logits",
+    "linearity",
     "ln1_normalized",
     "ln1_scale",
     "ln2_normalized",

@@ -4,6 +4,7 @@ from funlens.analyses._attribution_patching import attribution_patching
 from funlens.analyses._effective_attention import effective_attention
 from funlens.analyses._head_scores import Role, head_scores, repeated_tokens
 from funlens.analyses._integrated_gradients import Path, integrated_gradients
+from funlens.analyses._linearity import linearity
 
 __all__ = [
     "Path",
@@ -12,5 +13,6 @@ __all__ = [
     "effective_attention",
     "head_scores",
     "integrated_gradients",
+    "linearity",
     "repeated_tokens",
 ]

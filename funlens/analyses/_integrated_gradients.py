@@ -72,8 +72,9 @@ def integrated_gradients(
         >>> spec = fl.load("builtin:tiny")
         >>> clean, corrupted = "Tom had a ball.", "Ben had a ball."
         >>> metric = fl.log_prob_of(fl.to_single_token(spec, " Tom"))
-        >>> fl.integrated_gradients(spec, corrupted, clean, metric=metric).baseline.shape
-        torch.Size([1])
+        >>> found = fl.integrated_gradients(spec, corrupted, clean, metric=metric)
+        >>> found.effects(fl.z, "layer", "head").axes
+        ('layer', 'head')
     """
     if along not in get_args(Path):
         raise OptionError("along", f"it is {along!r}", get_args(Path))

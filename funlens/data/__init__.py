@@ -36,6 +36,7 @@ from funlens.data._json import (
     same_record,
     to_json,
 )
+from funlens.data._linearity import Linearity
 from funlens.data._parts import (
     AXES,
     ENTERING,
@@ -99,6 +100,7 @@ __all__ = [
     "LARGE_PARTS",
     "LAYER_PARTS",
     "LEAVING",
+    "Linearity",
     "MODEL_PARTS",
     "Mean",
     "ModelSpec",

@@ -114,7 +114,7 @@ class Attributions(Mapping[Site, Tensor]):
             where: A part in all its layers, such as `z`; or a site, with a selection of
                 what all cells share.
             axes: `layer`, `head`, `pos`, `query`, `key`, `neuron`, `expert`, `stream`,
-                in the order that the result shall have.
+                in the order that the result shall have; none for the whole of a site.
 
         Raises:
             SiteNotCachedError: No layer of the part is held.
@@ -207,7 +207,6 @@ def _checked_words(where: Part | Site, axes: Sequence[str]) -> tuple[str, ...]:
     has_layers = isinstance(where, Part) and where.name not in MODEL_PARTS
     selected = () if isinstance(where, Part) else where.selections
     problems = {
-        "no axis is named": not axes,
         "an axis stands twice": len(set(axes)) < len(axes),
         f"{', '.join(axes)} are no axes": not set(axes) <= set(known),
         "it is in all layers, and `layer` is no axis": has_layers > ("layer" in axes),

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import attrs
 import torch
+from toolz import groupby
 from torch import Tensor
 
 from funlens.adapters import Machinery
@@ -228,7 +229,9 @@ def attributions_of(
     Raises:
         NonFiniteError: There is NaN or infinity in them.
     """
-    sites = pair.spec.engine.ordered(dict.fromkeys(products))
+    machinery: Machinery = pair.spec.engine
+    by_whole: Mapping[Site, Sequence[Site]] = groupby(_whole, products)
+    sites = [site for held in machinery.ordered(by_whole) for site in by_whole[held]]
     finite = [torch.isfinite(products[site]).all().cpu() for site in sites]
     for site, is_finite in zip(sites, finite, strict=True):
         if not bool(is_finite):
@@ -250,3 +253,7 @@ def attributions_of(
         is_joint=measured.ndim == 0,
         labels=position_labels(pair.spec, pair.prepared),
     )
+
+
+def _whole(site: Site) -> Site:
+    return site.whole

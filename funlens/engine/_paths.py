@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from funlens.adapters import Machinery
-from funlens.data import ENTERING, Set, Site
+from funlens.data import ENTERING, Intervention, Set, Site
 from funlens.engine._pairs import Pair
 from funlens.engine._passing import Rows, read_of, values_of
 from funlens.engine._plan import Edit, placed
@@ -41,6 +41,12 @@ class Paths:
     def step(self, site: Site) -> Tensor:
         """Give the way from one run's value to the other's."""
         return self.pair.step(site, self.values[site])
+
+    def rows(self, site: Site, times: int) -> Rows:
+        """Give runs without edits that begin at the layer of a site."""
+        start = _start(self.pair, site)
+        residual = None if start is None else self.residuals[start]
+        return Rows(times=times, start=start, residual=residual)
 
 
 def paths_of(pair: Pair, *, starts: bool = True) -> Paths:
@@ -87,19 +93,17 @@ def moved(
         points: How far, from 0 to 1.
         whole: Whether to run the whole model.
     """
-    pair, step = paths.pair, paths.step(site)
+    times, step = len(points), paths.step(site)
     values = torch.cat([paths.values[site] + point * step for point in points])
-    edits = edits_of(pair, [Set(for_rows(site, len(points)), values)], len(points))
-    start = None if whole else _start(pair, site)
-    return Rows(
-        times=len(points),
-        edits=edits,
-        start=start,
-        residual=None if start is None else paths.residuals[start],
-    )
+    edits = edits_of(paths.pair, [Set(for_rows(site, times), values)], times)
+    if whole:
+        return Rows(times=times, edits=edits)
+    return attrs.evolve(paths.rows(site, times), edits=edits)
 
 
-def edits_of(pair: Pair, records: Sequence[Set], times: int) -> tuple[Edit, ...]:
+def edits_of(
+    pair: Pair, records: Sequence[Intervention], times: int
+) -> tuple[Edit, ...]:
     """Place edits of all rows.
 
     Raises:
