@@ -1,7 +1,7 @@
 """What patching would do to a metric, with gradients averaged along the way."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from torch import Tensor
 
@@ -11,12 +11,13 @@ from funlens.engine._metrics import MetricLike
 from funlens.engine._pairs import Source, attributions_of, paired
 from funlens.engine._passing import Rows, passing
 from funlens.engine._paths import Paths, in_stacks, midpoints, moved, paths_of
-from funlens.errors import OptionError
+from funlens.errors import OptionError, SiteNotFoundError
 
 Path: TypeAlias = Literal["inputs", "activations"]
 """What is moved: the embeddings of the tokens, or each site itself."""
 
-_EMBED = Site(part="embed")
+_READERS: Final = ("", "encoder")
+"""Stacks that read tokens."""
 
 
 def integrated_gradients(
@@ -86,10 +87,10 @@ def integrated_gradients(
         metric=metric,
         sites=sites,
         attention_mask=attention_mask,
-        also=(_EMBED,) if along == "inputs" else (),
+        also=_embeddings(spec) if along == "inputs" else (),
     )
     stacks = tuple(in_stacks(pair, points, memory))
-    paths = paths_of(pair, starts=along == "activations")
+    paths = paths_of(pair)
     products: dict[Site, Tensor] = {}
     for rows, watched in _runs(paths, along, stacks):
 
@@ -97,7 +98,7 @@ def integrated_gradients(
             site: Site, value: Tensor, gradient: Tensor, times: int = rows.times
         ) -> None:
             del value
-            mean = gradient.unflatten(0, (times, -1)).sum(0) / steps
+            mean = gradient.reshape(times, -1, *gradient.shape[1:]).sum(0) / steps
             found = pair.product(site, paths.step(site), mean)
             products[site] = products[site] + found if site in products else found
 
@@ -112,8 +113,24 @@ def _runs(
     asked = paths.pair.asked
     if along == "inputs":
         for points in stacks:
-            yield moved(paths, _EMBED, points, whole=True), asked
+            yield moved(paths, _embeddings(paths.pair.spec), points), asked
         return
     for site in asked:
         for points in stacks:
-            yield moved(paths, site, points), (site,)
+            yield moved(paths, [site], points), (site,)
+
+
+def _embeddings(spec: ModelSpec) -> tuple[Site, ...]:
+    """Give the embeddings of the tokens, an encoder's too.
+
+    Raises:
+        SiteNotFoundError: The model reads no tokens.
+    """
+    found = tuple(
+        info.site
+        for info in spec.sites
+        if info.site.part == "embed" and info.site.stack in _READERS
+    )
+    if not found:
+        raise SiteNotFoundError("embed", spec.n_layers, ("along='activations'",))
+    return found

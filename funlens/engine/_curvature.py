@@ -9,7 +9,7 @@ from torch import Tensor
 from funlens.data import Add, Site, places_of
 from funlens.engine._passing import read_of, values_of
 from funlens.engine._paths import Paths, edits_of
-from funlens.engine._stacked import for_rows
+from funlens.engine._stacked import for_rows, tiled
 
 
 def bend(paths: Paths, site: Site, points: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -32,14 +32,13 @@ def bend(paths: Paths, site: Site, points: Sequence[float]) -> tuple[Tensor, Ten
     step = paths.step(site)
     n_places = len(places_of(site, neurons=site.whole in pair.neurons))
     widths = [1] * (step.ndim - n_places)
-    far = torch.tensor(points, dtype=step.dtype, device=step.device)
+    wide = torch.promote_types(step.dtype, torch.float32)
+    far = torch.tensor(points, dtype=wide, device=step.device)
     shape = step.shape[:n_places]
     begin = far.view(-1, *[1] * n_places).expand(times, *shape).flatten(0, 1)
     with torch.enable_grad():
         way = begin.detach().clone().requires_grad_()
-        moves = way.view(*way.shape, *widths) * step.repeat(
-            times, *[1] * (step.ndim - 1)
-        )
+        moves = (way.view(*way.shape, *widths) * tiled(step, times)).to(step.dtype)
         record = Add(for_rows(site, times), moves)
         rows = attrs.evolve(
             paths.rows(site, times), edits=edits_of(pair, [record], times)

@@ -130,10 +130,10 @@ def paired(
     faults: list[FunlensError] = []
     for site in (measure.site, *wanted, *also):
         with gathered(faults):
-            kept(spec, prepared.frames, site)
-            why = "" if site is measure.site else _why_not(spec, site)
-            if why:
+            why = _why_not(spec, site)
+            if why and site is not measure.site:
                 raise ReadOnlySiteError(str(site), why)
+            kept(spec, prepared.frames, site)
     raise_all(faults)
     held = (
         source

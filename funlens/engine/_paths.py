@@ -49,17 +49,12 @@ class Paths:
         return Rows(times=times, start=start, residual=residual)
 
 
-def paths_of(pair: Pair, *, starts: bool = True) -> Paths:
-    """Run the inputs, and keep what paths begin with.
-
-    Args:
-        pair: The two runs.
-        starts: Whether runs will begin at the layer of their site.
-    """
+def paths_of(pair: Pair) -> Paths:
+    """Run the inputs, and keep what paths begin with."""
     spec = pair.spec
-    begins = {site: _start(pair, site) for site in pair.sites} if starts else {}
     part = ENTERING[spec.n_streams > 1]
-    layers = sorted({at for at in begins.values() if at is not None})
+    starts = {_start(pair, site) for site in pair.sites}
+    layers = sorted(at for at in starts if at is not None)
     entering = {at: Site(part=part, layer=at) for at in layers}
     with torch.no_grad():
         wanted = (*pair.sites, *entering.values())
@@ -82,23 +77,24 @@ def _start(pair: Pair, site: Site) -> int | None:
     return first_layer(pair.spec, [edit], stop, whole=whole)
 
 
-def moved(
-    paths: Paths, site: Site, points: Sequence[float], *, whole: bool = False
-) -> Rows:
-    """Lay runs below each other in which a site is moved so far along its path.
+def moved(paths: Paths, sites: Sequence[Site], points: Sequence[float]) -> Rows:
+    """Lay runs below each other in which sites are moved so far along their paths.
 
     Args:
         paths: The paths.
-        site: The site.
+        sites: Sites that move together; runs begin at the layer of a single one.
         points: How far, from 0 to 1.
-        whole: Whether to run the whole model.
     """
-    times, step = len(points), paths.step(site)
-    values = torch.cat([paths.values[site] + point * step for point in points])
-    edits = edits_of(paths.pair, [Set(for_rows(site, times), values)], times)
-    if whole:
+    times = len(points)
+    records = [
+        Set(for_rows(site, times), torch.cat([value + at * step for at in points]))
+        for site in sites
+        for value, step in [(paths.values[site], paths.step(site))]
+    ]
+    edits = edits_of(paths.pair, records, times)
+    if len(sites) > 1:
         return Rows(times=times, edits=edits)
-    return attrs.evolve(paths.rows(site, times), edits=edits)
+    return attrs.evolve(paths.rows(sites[0], times), edits=edits)
 
 
 def edits_of(
