@@ -81,7 +81,7 @@ def passing(
         read, trace = read_of(
             spec, prepared, metric, sites, rows=rows, watch=(anchor, shown)
         )
-        values, gradient = _slope(metric, read, rows.times)
+        values, gradient = slope_of(metric, read, rows.times)
         if read.requires_grad:
             torch.autograd.grad(read, [anchor], [gradient], allow_unused=True)
     for site in waiting:
@@ -174,8 +174,13 @@ def _read(out: Tensor, trace: Trace, site: Site, logits_at: Selection | None) ->
     )
 
 
-def _slope(metric: Metric, read: Tensor, times: int) -> tuple[Tensor, Tensor]:
+def slope_of(metric: Metric, read: Tensor, times: int) -> tuple[Tensor, Tensor]:
     """Give a metric of each batch, and the gradient of their sum where it reads.
+
+    Args:
+        metric: The metric.
+        read: What it reads, of several batches.
+        times: How many.
 
     Raises:
         InputError: It has no derivative.

@@ -9,7 +9,7 @@ from torch import Tensor
 from funlens.adapters import Machinery
 from funlens.data import ENTERING, Intervention, Set, Site
 from funlens.engine._pairs import Pair
-from funlens.engine._passing import Rows, read_of, values_of
+from funlens.engine._passing import Rows, read_of, slope_of
 from funlens.engine._plan import Edit, placed
 from funlens.engine._stacked import for_rows, tiled_inputs
 from funlens.engine._sweep_plan import (
@@ -50,21 +50,26 @@ class Paths:
 
 
 def paths_of(pair: Pair) -> Paths:
-    """Run the inputs, and keep what paths begin with."""
+    """Run the inputs, and keep what paths begin with.
+
+    Raises:
+        InputError: The metric has no derivative.
+    """
     spec = pair.spec
     part = ENTERING[spec.n_streams > 1]
     starts = {_start(pair, site) for site in pair.sites}
     layers = sorted(at for at in starts if at is not None)
     entering = {at: Site(part=part, layer=at) for at in layers}
+    wanted = (*pair.sites, *entering.values())
     with torch.no_grad():
-        wanted = (*pair.sites, *entering.values())
         read, trace = read_of(spec, pair.prepared, pair.metric, wanted)
-        measured = values_of(pair.metric, read, 1)[0]
+    with torch.enable_grad():
+        values, _ = slope_of(pair.metric, read, 1)  # refuses what has no derivative
     return Paths(
         pair=pair,
         values={site: trace.captured[site][0] for site in pair.sites},
         residuals={at: trace.captured[site][0] for at, site in entering.items()},
-        measured=measured,
+        measured=values[0],
     )
 
 

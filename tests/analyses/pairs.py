@@ -39,23 +39,16 @@ def metric(logits: Tensor) -> Tensor:
     return logits[:, -1, :5].logsumexp(-1)
 
 
-def step_of(
-    name: str, site: fl.Site, value: Tensor, source: fl.ActivationCache
-) -> Tensor:
-    """What patching adds to a value; nothing where neither run sees a key."""
-    return torch.where(source[site] == value, 0.0, source[site] - value)
-
-
 def patched(name: str, site: fl.Site) -> Tensor:
     """What patching a site really adds to the metric of each row."""
     spec, given = spec_of(name), tiny_inputs(name)
     edit = fl.Patch(site, source_of(name))
-    return metric(fl.run(spec, given, [edit])) - metric(fl.run(spec, given))
+    return (metric(fl.run(spec, given, [edit])) - metric(fl.run(spec, given))).double()
 
 
 def per_row(numbers: Tensor) -> Tensor:
-    """Sum over all places of a row."""
-    return numbers.flatten(1).sum(1) if numbers.ndim > 1 else numbers
+    """Sum over all places of a row, in float64."""
+    return numbers.double().reshape(len(numbers), -1).sum(1)
 
 
 def toy() -> fl.ModelSpec:

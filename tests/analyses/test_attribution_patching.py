@@ -81,7 +81,7 @@ def test_estimate_is_the_difference_of_a_small_part_of_the_patch(name: str) -> N
 
     for site in found:
         expected = (after(site, STEP) - after(site, -STEP)) / (2 * STEP)
-        got = per_row(found[site]).double()
+        got = per_row(found[site])
         torch.testing.assert_close(expected, got, atol=TOLERANCE, rtol=TOLERANCE)
 
 
