@@ -13,11 +13,11 @@ from funlens.engine._passing import Rows, passing
 from funlens.engine._paths import Paths, in_stacks, midpoints, moved, paths_of
 from funlens.errors import OptionError, SiteNotFoundError
 
-Path: TypeAlias = Literal["inputs", "activations"]
+Along: TypeAlias = Literal["inputs", "activations"]
 """What is moved: the embeddings of the tokens, or each site itself."""
 
-_READERS: Final = ("", "encoder")
-"""Stacks that read tokens."""
+_EMBEDDING: Final = ("", "encoder")
+"""Stacks that begin with an embedding of the inputs."""
 
 
 def integrated_gradients(
@@ -26,7 +26,7 @@ def integrated_gradients(
     source: Source,
     *,
     metric: MetricLike,
-    along: Path = "inputs",
+    along: Along = "inputs",
     steps: int = 5,
     sites: Sequence[SiteLike] | Every = EVERY,
     attention_mask: Tensor | None = None,
@@ -77,8 +77,8 @@ def integrated_gradients(
         >>> found.effects(fl.z, "layer", "head").axes
         ('layer', 'head')
     """
-    if along not in get_args(Path):
-        raise OptionError("along", f"it is {along!r}", get_args(Path))
+    if along not in get_args(Along):
+        raise OptionError("along", f"it is {along!r}", get_args(Along))
     points = midpoints(steps)
     pair = paired(
         spec,
@@ -107,7 +107,7 @@ def integrated_gradients(
 
 
 def _runs(
-    paths: Paths, along: Path, stacks: Sequence[Sequence[float]]
+    paths: Paths, along: Along, stacks: Sequence[Sequence[float]]
 ) -> Iterator[tuple[Rows, tuple[Site, ...]]]:
     """Give what is run, and the sites at which gradients are taken there."""
     asked = paths.pair.asked
@@ -121,15 +121,15 @@ def _runs(
 
 
 def _embeddings(spec: ModelSpec) -> tuple[Site, ...]:
-    """Give the embeddings of the tokens, an encoder's too.
+    """Give the embeddings of the inputs, an encoder's too.
 
     Raises:
-        SiteNotFoundError: The model reads no tokens.
+        SiteNotFoundError: The model has none.
     """
     found = tuple(
         info.site
         for info in spec.sites
-        if info.site.part == "embed" and info.site.stack in _READERS
+        if info.site.part == "embed" and info.site.stack in _EMBEDDING
     )
     if not found:
         raise SiteNotFoundError("embed", spec.n_layers, ("along='activations'",))

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+import attrs
 import pytest
 import torch
 
@@ -208,16 +209,25 @@ def test_source_that_lacks_the_embedding_is_refused() -> None:
     assert fl.integrated_gradients(spec, given, some, along="activations", **how)
 
 
-def test_model_without_tokens_has_no_path_of_inputs() -> None:
-    """Pictures have no embeddings of tokens; activations can be moved."""
+def test_pictures_are_moved_as_texts_are() -> None:
+    """Their embedding is linear in them: half of the way is half of the picture."""
     spec, given = spec_of("vit-base"), tiny_inputs("vit-base")
-    other = {name: -held for name, held in given.items()}
-    read = fl.reads(fl.resid_post(1), lambda held: held.square().sum((1, 2)))
-    how: Any = {"metric": read, "steps": 2}
-    sites = [fl.resid_pre]
+    other = {name: held.flip(-1) for name, held in given.items()}
+    read = fl.reads(fl.resid_post(1), lambda held: held.square().sum((1, 2)).log())
+    found = fl.integrated_gradients(spec, given, other, metric=read, steps=STEPS)
+    runs = [
+        fl.run_with_cache(spec, each, capture=[read.site]).cache[read.site]
+        for each in (given, other)
+    ]
+    expected = read.function(runs[1]) - read.function(runs[0])
+    got = per_row(found[fl.embed()])
+    torch.testing.assert_close(expected, got, atol=COMPLETE, rtol=COMPLETE)
+
+
+def test_model_without_an_embedding_has_no_path_of_inputs() -> None:
+    """The other path is named."""
+    kept = tuple(i for i in spec_of("gpt2").sites if i.site != fl.embed())
+    spec = attrs.evolve(spec_of("gpt2"), sites=kept)
+    ours, theirs = tiny_inputs("gpt2"), other_inputs("gpt2")
     with pytest.raises(errors.SiteNotFoundError, match="activations"):
-        fl.integrated_gradients(spec, given, other, sites=sites, **how)
-    found = fl.integrated_gradients(
-        spec, given, other, along="activations", sites=sites, **how
-    )
-    assert found[fl.resid_pre(1)].any()
+        fl.integrated_gradients(spec, ours, theirs, metric=metric, sites=[fl.z])
