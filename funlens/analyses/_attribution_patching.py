@@ -59,7 +59,7 @@ def attribution_patching(
         >>> clean, corrupted = "Tom had a ball.", "Ben had a ball."
         >>> metric = fl.log_prob_of(fl.to_single_token(spec, " Tom"))
         >>> fl.attribution_patching(spec, corrupted, clean, metric=metric)
-        Attributions(log-probability: 84 sites)
+        Attributions(log-probability: 100 sites)
     """
     pair = paired(
         spec,
