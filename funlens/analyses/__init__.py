@@ -6,8 +6,11 @@ from funlens.analyses._ablations import (
     resample_ablation,
     zero_ablation,
 )
+from funlens.analyses._attribution_patching import attribution_patching
 from funlens.analyses._effective_attention import effective_attention
 from funlens.analyses._head_scores import Role, head_scores, repeated_tokens
+from funlens.analyses._integrated_gradients import Along, integrated_gradients
+from funlens.analyses._linearity import linearity
 from funlens.analyses._mean_activations import mean_activations
 from funlens.analyses._patching import (
     patch_all_heads,
@@ -29,13 +32,17 @@ from funlens.analyses._summarize import Normalized, Summary, summarize
 
 __all__ = [
     "AblationOptions",
+    "Along",
     "Labels",
     "Normalized",
     "Role",
     "Scrubbed",
     "Summary",
+    "attribution_patching",
     "effective_attention",
     "head_scores",
+    "integrated_gradients",
+    "linearity",
     "mean_ablation",
     "mean_activations",
     "patch_all_heads",

@@ -1,6 +1,7 @@
 """Frozen records: sites, interventions, caches, specs."""
 
 import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
+from funlens.data._attributions import Attributions, places_of
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._checkpoint import Checkpoint
 from funlens.data._concatenate import concatenate_caches
@@ -35,6 +36,7 @@ from funlens.data._json import (
     same_record,
     to_json,
 )
+from funlens.data._linearity import Linearity
 from funlens.data._means import Means, axes_of_mean
 from funlens.data._parts import (
     AXES,
@@ -81,6 +83,7 @@ __all__ = [
     "ActivationCache",
     "Add",
     "Apply",
+    "Attributions",
     "Backward",
     "BosPolicy",
     "Checkpoint",
@@ -101,6 +104,7 @@ __all__ = [
     "LARGE_PARTS",
     "LAYER_PARTS",
     "LEAVING",
+    "Linearity",
     "MODEL_PARTS",
     "Mean",
     "Means",
@@ -145,6 +149,7 @@ __all__ = [
     "load_cache",
     "part_named",
     "pick",
+    "places_of",
     "same_record",
     "save_cache",
     "spread_over",

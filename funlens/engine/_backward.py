@@ -1,4 +1,4 @@
-"""Edits of gradients: a value that stays, and a gradient that changes on its way."""
+"""Values that stay, and gradients that are changed, or looked at, on their way."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -41,3 +41,35 @@ def with_gradient(value: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """
     apply = cast("Callable[..., Tensor]", _Identity.apply)
     return apply(value, change)
+
+
+class _Watched(torch.autograd.Function):
+    """Gives a value back; its gradient is shown to a function as it passes."""
+
+    @staticmethod
+    def forward(  # with `setup_context` torch reads the signature at every call
+        ctx: Any, value: Tensor, anchor: Tensor, look: Callable[[Tensor], None]
+    ) -> Tensor:
+        """Give the value back, and remember the function."""
+        del anchor
+        ctx.look = look
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Show the gradient, and let it pass."""
+        ctx.look(grads[0])
+        return grads[0], None, None
+
+
+def watched(value: Tensor, anchor: Tensor, look: Callable[[Tensor], None]) -> Tensor:
+    """Give a value back whose gradient a function is shown.
+
+    Args:
+        value: Any tensor.
+        anchor: A leaf that requires a gradient: a backward to it passes here, and
+            keeps no gradient of its own.
+        look: What is shown the gradient.
+    """
+    apply = cast("Callable[..., Tensor]", _Watched.apply)
+    return apply(value, anchor, look)

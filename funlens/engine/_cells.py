@@ -200,10 +200,15 @@ def _labels(
     spec: ModelSpec, prepared: Prepared, word: str, places: Sequence[int]
 ) -> Iterator[str]:
     """Name the places of an axis; positions of one text by its tokens."""
+    words = position_labels(spec, prepared) if word in _BY_POSITION else ()
+    yield from (words[place] if words else str(place) for place in places)
+
+
+def position_labels(spec: ModelSpec, prepared: Prepared) -> tuple[str, ...]:
+    """Name positions by the tokens of a single text; nothing where there is none."""
     tokens = prepared.kwargs.get("input_ids")
-    is_text = word in _BY_POSITION and spec.tokenizer is not None
-    if not is_text or tokens is None or len(tokens) > 1 or spec.is_encoder_decoder:
-        yield from map(str, places)
-        return
+    is_text = spec.tokenizer is not None and not spec.is_encoder_decoder
+    if not is_text or tokens is None or len(tokens) > 1:
+        return ()
     words = to_str_tokens(spec, tokens[0])
-    yield from (f"{place} {words[place]}" for place in places)
+    return tuple(f"{place} {word}" for place, word in enumerate(words))

@@ -1,6 +1,7 @@
 """Metrics: small pure functions of a run that say what of it they read."""
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import attrs
 import torch
@@ -57,6 +58,44 @@ class Metric:
             "one column",
             "Use it as a metric of `sweep`, which knows where rows begin",
         )
+
+
+MetricLike: TypeAlias = Metric | Callable[[Tensor], Tensor]
+"""A metric, or any function from logits `[batch, pos, vocab]` to `[batch]` or one."""
+
+
+def metric_of(given: MetricLike) -> Metric:
+    """Let any function be a metric of all logits.
+
+    Raises:
+        InputError: It is no function.
+    """
+    if isinstance(given, Metric):
+        return given
+    if not callable(given):
+        problem = f"the metric is a {type(given).__name__}"
+        raise InputError(problem, "a function", "Use `logit_diff`")
+    return reads(_logits(), given)
+
+
+def measured(metric: Metric, value: Tensor) -> Tensor:
+    """Give what a metric says of a value: `[batch]`, or one number.
+
+    Raises:
+        InputError: It gives something else.
+    """
+    function: Any = metric.function
+    found: object = function(value)
+    n_rows = len(value)
+    if not isinstance(found, Tensor) or tuple(found.shape) not in {(), (n_rows,)}:
+        is_tensor = isinstance(found, Tensor)
+        given = f"shape {tuple(found.shape)}" if is_tensor else type(found).__name__
+        raise InputError(
+            f"the metric {metric.name} gave {given}",
+            f"one number, or one for each of {n_rows} rows",
+            "Sum or average over its other axes",
+        )
+    return found
 
 
 def logit_diff(

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict, cast
 
 import attrs
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from funlens.data import Effects, ModelSpec
-from funlens.data._constructors import logits as _logits
 from funlens.engine._cells import Cells, CellsLike, cells_of
 from funlens.engine._columns import columns_of, from_stream
 from funlens.engine._edits import tensors
 from funlens.engine._inputs import Inputs, Prepared, prepare
-from funlens.engine._metrics import Metric, reads
+from funlens.engine._metrics import Metric, MetricLike, measured, metric_of
 from funlens.engine._plan import Edit
 from funlens.engine._progress import steps
 from funlens.engine._stacked import Ends, stacked
@@ -29,9 +28,6 @@ from funlens.engine._sweep_plan import (
 )
 from funlens.engine._waves import Unedited, unedited, wave
 from funlens.errors import FunlensError, InputError, ShapeError
-
-MetricLike: TypeAlias = Metric | Callable[[Tensor], Tensor]
-"""A metric, or any function from logits `[batch, pos, vocab]` to `[batch]` or one."""
 
 Metrics: TypeAlias = MetricLike | Mapping[str, MetricLike]
 """One metric, or several with names."""
@@ -243,15 +239,10 @@ def _metrics(metric: Metrics) -> tuple[Metric, ...]:
     )
     if not given:
         raise InputError("there is no metric", "one or more", "Use `logit_diff`")
-    found: list[Metric] = []
-    for name, each in given.items():
-        if not callable(each):
-            problem = f"the metric is a {type(each).__name__}"
-            raise InputError(problem, "a function", "Use `logit_diff`")
-        function: Any = each
-        made = each if isinstance(each, Metric) else reads(_logits(), function)
-        found.append(attrs.evolve(made, name=name) if name else made)
-    return tuple(found)
+    made = {name: metric_of(each) for name, each in given.items()}
+    return tuple(
+        attrs.evolve(each, name=name) if name else each for name, each in made.items()
+    )
 
 
 def _check_plain(cells: Cells) -> None:
@@ -281,18 +272,8 @@ def _unedited(job: _Job) -> tuple[Unedited, Tensor]:
 
 def _read(metric: Metric, value: Tensor) -> Tensor:
     """Give a metric's numbers, one for each row, on the CPU."""
-    function: Any = metric.function
-    found: object = function(value)
-    n_rows = len(value)
-    if not isinstance(found, Tensor) or tuple(found.shape) not in {(), (n_rows,)}:
-        is_tensor = isinstance(found, Tensor)
-        given = f"shape {tuple(found.shape)}" if is_tensor else type(found).__name__
-        raise InputError(
-            f"the metric {metric.name} gave {given}",
-            f"one number, or one for each of {n_rows} rows",
-            "Sum or average over its other axes",
-        )
-    return found.detach().float().reshape(-1).expand(n_rows).cpu()
+    found = measured(metric, value)
+    return found.detach().float().reshape(-1).expand(len(value)).cpu()
 
 
 def _measured(job: _Job, group: Group, begun: Unedited) -> Iterator[tuple[int, Tensor]]:

@@ -151,7 +151,7 @@ def read_edits(
     spec: ModelSpec, row: Sequence[Edit], metrics: Sequence[Metric]
 ) -> tuple[Edit, ...]:
     """Leave out the edits that act after all that the metrics read."""
-    stop = _stop(spec, metrics)
+    stop = layer_after(spec, metrics)
     if stop == spec.n_layers:
         return tuple(row)
     return tuple(edit for edit in row if _comes_before(edit.record.site, stop))
@@ -185,15 +185,17 @@ def planned(
     machinery: Machinery = spec.engine
     whole = machinery.why_no_skip(prepared.kwargs)
     apart = machinery.arch.mixes_rows
-    stop = _stop(spec, metrics)
+    stop = layer_after(spec, metrics)
     rows = {at: row for at, row in enumerate(edits) if row}
     wanted = {at: row for at, row in rows.items() if not done[at]}
-    starts = {at: _start(spec, row, stop, whole=whole) for at, row in wanted.items()}
+    starts = {
+        at: first_layer(spec, row, stop, whole=whole) for at, row in wanted.items()
+    }
     logits_at = _logits_at(spec, rows, metrics)
     columns = all(metric.tokens for metric in metrics)
     columns = columns and columns_of(spec, prepared, logits_at) is not None
-    row_bytes = _row_bytes(spec, prepared, metrics)
-    limit = _free_memory(spec) // _SHARE if memory is None else memory
+    row_bytes = row_bytes_of(spec, prepared, metrics)
+    limit = memory_limit(spec, memory)
     most = 1 if apart else max(1, limit // (row_bytes * prepared.main.batch))
     waves = waves_of(spec, prepared) if wanted else Waves()
     joining = {} if waves.why_not else _joining(starts, metrics)
@@ -352,7 +354,7 @@ def _by_layer(pair: tuple[int | None, object]) -> int:
     return -1 if pair[0] is None else pair[0]
 
 
-def _start(
+def first_layer(
     spec: ModelSpec, row: Sequence[Edit], stop: int, *, whole: str
 ) -> int | None:
     """Find the layer before which none of a cell's edits can change anything."""
@@ -366,7 +368,7 @@ def _start(
     return begins[-1]
 
 
-def _stop(spec: ModelSpec, metrics: Sequence[Metric]) -> int:
+def layer_after(spec: ModelSpec, metrics: Sequence[Metric]) -> int:
     """Find the layer after which nothing is read: all of them where logits are."""
     sites = [metric.site for metric in metrics]
     if any(site.stack or site.layer is None for site in sites):
@@ -392,13 +394,18 @@ def _logits_at(
     return places.pop()
 
 
-def _row_bytes(spec: ModelSpec, prepared: Prepared, metrics: Sequence[Metric]) -> int:
+def row_bytes_of(spec: ModelSpec, prepared: Prepared, metrics: Sequence[Metric]) -> int:
     """Estimate what one row of a stack takes while it runs."""
     n_pos = prepared.main.n_pos or _UNTOLD
     widest = max(spec.d_mlp, 4 * spec.d_model) + n_pos * spec.n_heads
     reads_all = any(m.site.part == "logits" and m.site.pos is None for m in metrics)
     logits = spec.d_vocab * (n_pos if reads_all else 1)
     return (_COPIES * n_pos * widest + logits) * spec.dtype.itemsize
+
+
+def memory_limit(spec: ModelSpec, memory: int | None) -> int:
+    """Give how many bytes a stack may take: a share of what is free if not told."""
+    return _free_memory(spec) // _SHARE if memory is None else memory
 
 
 def _free_memory(spec: ModelSpec) -> int:

@@ -1,7 +1,8 @@
 """A run under way: what the taps call."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +21,16 @@ from funlens.adapters import (
     with_scale,
 )
 from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
-from funlens.engine._backward import with_gradient
+from funlens.engine._backward import watched, with_gradient
 from funlens.engine._edits import changed
 from funlens.engine._front import Cuts, cut, cuts_of, put_back
 from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
 from funlens.engine._where import WHOLE, Axis, Window, selected, written
 from funlens.errors import NeverActedError, NonFiniteError, ShapeError
+
+Watch: TypeAlias = tuple[Tensor, Callable[[Site, Tensor, Tensor], None]]
+"""A leaf to go backward to, and what is shown each site, its value and gradient."""
 
 
 class Stop(BaseException):
@@ -54,6 +58,7 @@ class Trace:
         offload: torch.device | None = None,
         rounds: bool = False,
         values: Sequence[tuple[Any, ...]] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.plan = plan
         self.machinery = machinery
@@ -66,6 +71,7 @@ class Trace:
         self.offload = offload
         self.rounds = rounds
         self.values = values
+        self.watch = watch
         self.moved: tuple[Tensor, Tensor] | None = None
         self.offset = 0
         self.seen = 0
@@ -195,13 +201,23 @@ class Trace:
             for edit in step.edits:
                 new = self._edited(edit, new, window=window)
         if self.links and step.keeps:
-            new = _wanting(new) if step.tap.read_only else _linked(new)
+            new = _wanting(new) if step.tap.read_only else self._linked(step, new)
         passed = new
         for edit in step.backward:
             passed = self._turned(edit, passed, window=window)
         if step.tap.in_place and passed is not value:  # it may be the caller's own
             passed = passed.clone()
         return new, passed
+
+    def _linked(self, step: Act, value: Tensor) -> Tensor:
+        """Make a value that only what follows reads: a gradient means just that."""
+        if self.watch is not None and value.is_floating_point():
+            anchor, look = self.watch
+            site = step.tap.site
+            return watched(value, anchor, partial(look, site, value.detach()))
+        if value.requires_grad or not value.is_floating_point():
+            return value.view_as(value)
+        return value.detach().requires_grad_()
 
     def _rejoined(self, step: Act, value: Tensor) -> Tensor:
         """Let a change within a block reach a sum that follows."""
@@ -462,13 +478,6 @@ def with_keys(site: Site, value: Tensor, *, before: int = 0, after: int = 0) -> 
     is_scores = site.part.endswith("scores")
     unseen = torch.finfo(value.dtype).min if is_scores else 0.0
     return F.pad(value, (before, after), value=unseen)
-
-
-def _linked(value: Tensor) -> Tensor:
-    """Make a value that only what follows reads, so that a gradient means just that."""
-    if value.requires_grad or not value.is_floating_point():
-        return value.view_as(value)
-    return value.detach().requires_grad_()
 
 
 def _root(square: Tensor | None) -> Tensor:

@@ -41,7 +41,7 @@ from funlens.engine._plan import (
     Plan,
     check_given,
 )
-from funlens.engine._trace import Stop, Trace
+from funlens.engine._trace import Stop, Trace, Watch
 from funlens.errors import (
     OptionError,
     UnsupportedConfigError,
@@ -124,6 +124,8 @@ def traced(
     offload: torch.device | None = None,
     joins: Joins | None = None,
     enters_unembed: bool = False,
+    watch: Watch | None = None,
+    eager: bool = False,
 ) -> tuple[Tensor, Trace]:
     """Carry a plan out.
 
@@ -138,6 +140,8 @@ def traced(
         offload: Device to which what is captured goes at once.
         joins: Rows that replace the model's own, layer by layer.
         enters_unembed: Whether to give what enters the unembedding, and not pass it.
+        watch: What is shown gradients as they pass.
+        eager: Whether all attention runs eager.
     """
     check_options(spec, plan, options)
     machinery: Machinery = spec.engine
@@ -153,7 +157,9 @@ def traced(
         finite=options.finite,
         offload=offload,
         rounds=joins is not None,
-        forces_eager=is_forward_mode()
+        watch=watch,
+        forces_eager=eager
+        or is_forward_mode()
         or (machinery.arch.biased_masks and (grad or is_functional())),
     )
     trace.shifts = shifts(spec, prepared)
@@ -163,11 +169,11 @@ def traced(
         set_joins(spec, trace, joins)
     if enters_unembed:
         trace.stop = machinery.unembedding
-    eager = plan.needs_eager or trace.forces_eager
+    runs_eager = plan.needs_eager or trace.forces_eager
     lent: AbstractContextManager[nn.Module] = (
-        nullcontext(module or machinery.tapped(eager=eager))
+        nullcontext(module or machinery.tapped(eager=runs_eager))
         if options.params is None
-        else machinery.lent(eager=eager)
+        else machinery.lent(eager=runs_eager)
     )
     with recording_graph(spec, grad=grad), lent as running:
         out = _entered(running, prepared.kwargs, trace, params=options.params)

@@ -135,6 +135,28 @@ def pattern_sweep() -> float:
     return looped(fl.pattern, fl.Zero, query=range(16))
 
 
+def attribution() -> float:
+    """Time estimates at every site against one forward and one backward.
+
+    Both attentions are eager, as patterns need; neither has gradients of weights, and
+    the other run, whose cache is patched in, is not counted.
+    """
+    small, eager = subject(), subject(attention="eager")
+    source = fl.run_with_cache(small.spec, small.tokens.flip(1)).cache
+    metric = fl.logit_diff(3, 5)
+
+    def ours() -> Any:
+        return fl.attribution_patching(small.spec, small.tokens, source, metric=metric)
+
+    def theirs() -> Any:
+        embeds = eager.module.get_input_embeddings()(eager.tokens)
+        embeds = embeds.detach().requires_grad_()
+        logits = eager.module(inputs_embeds=embeds, use_cache=False).logits
+        return torch.autograd.grad(metric(logits).sum(), embeds)
+
+    return ratio(ours, theirs)
+
+
 def imports() -> float:
     """Time `import funlens` against `import torch`."""
     return programs("import funlens", "import torch")
@@ -187,6 +209,11 @@ FIGURES: Final = (
         measure=pattern_sweep,
         bound=4,
         is_least=True,
+    ),
+    Figure(
+        name="attribution of every site / forward and backward",
+        measure=attribution,
+        bound=1.3,
     ),
     Figure(name="import funlens / import torch", measure=imports, bound=1.2),
     Figure(

@@ -151,6 +151,25 @@ assert_type(grads.value, Tensor)
 assert_type(fl.log_prob_of(torch.tensor([1, 2]))(logits), Tensor)
 assert_type(fl.Backward(fl.Zero(fl.z(0))), fl.Backward)
 
+# estimates of patching
+
+estimates = fl.attribution_patching(spec, tokens, cache, metric=fl.logit_diff(1, 2))
+assert_type(estimates, fl.Attributions)
+assert_type(estimates[fl.z(1, head=2)], Tensor)
+assert_type(estimates["resid_pre.0"], Tensor)
+assert_type(estimates.effects(fl.z, "layer", "head"), fl.Effects)
+assert_type(
+    fl.integrated_gradients(
+        spec, "one", "two", metric=fl.log_prob_of(1), along="activations", sites=[fl.z]
+    ),
+    fl.Attributions,
+)
+trust = fl.linearity(spec, "one", "two", metric=fl.log_prob_of(1), sites=[fl.z])
+assert_type(trust, fl.Linearity)
+assert_type(trust.first, fl.Attributions)
+assert_type(trust.scores(fl.z, "layer", "head"), fl.Effects)
+assert_type(trust.error_bars(fl.z(0)), fl.Effects)
+
 # generation
 
 assert_type(fl.generate(spec, "text", edits, max_new_tokens=3), str)
