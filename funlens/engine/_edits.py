@@ -1,5 +1,6 @@
 """What each intervention makes of a value. Everything is out of place."""
 
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 import torch
@@ -22,6 +23,7 @@ from funlens.data import (
     ProjectOut,
     Scale,
     Set,
+    Site,
     Splice,
     Zero,
 )
@@ -60,6 +62,17 @@ def _source(edit: Patch | Freeze | Interchange) -> Tensor:
     return source
 
 
+def read_by(edit: Intervention) -> tuple[Site, ...]:
+    """List the other sites that an edit reads."""
+    match edit:
+        case Backward(edit=inner):
+            return read_by(inner)
+        case Apply(reads=reads):
+            return reads
+        case _:
+            return ()
+
+
 def tensors(edit: Intervention) -> tuple[Tensor, ...]:
     """List every tensor that an edit holds, its module's parameters included."""
     if isinstance(edit, Backward):
@@ -82,7 +95,12 @@ def fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 
 def changed(  # noqa: C901, PLR0911 -- one short case for each kind
-    edit: ForwardEdit, value: Tensor, *, where: str, generator: torch.Generator | None
+    edit: ForwardEdit,
+    value: Tensor,
+    *,
+    where: str,
+    generator: torch.Generator | None = None,
+    read: Sequence[Tensor] = (),
 ) -> Tensor:
     """Carry an intervention out on the selected value.
 
@@ -91,6 +109,7 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
         value: What is there now.
         where: Name of the intervention, for errors.
         generator: Source of noise, for `Noise`.
+        read: What was at other sites before, for `Apply`.
 
     Raises:
         ShapeError: A tensor does not fit the value.
@@ -118,7 +137,8 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
         case Splice():
             return _spliced(edit, value, where)
         case Apply(function=function):
-            return applied(function, value.clone(), where=where, site=str(edit.site))
+            site = str(edit.site)
+            return applied(function, value.clone(), where=where, site=site, read=read)
         case _:
             assert_never(edit)
 
@@ -175,7 +195,14 @@ def _spliced(edit: Splice, value: Tensor, where: str) -> Tensor:
     return new + (value - new).detach()
 
 
-def applied(function: Any, value: Tensor, *, where: str, site: str) -> Tensor:
+def applied(
+    function: Any,
+    value: Tensor,
+    *,
+    where: str,
+    site: str,
+    read: Sequence[Tensor] = (),
+) -> Tensor:
     """Call a function of the caller's, and look at what it returns.
 
     Raises:
@@ -183,7 +210,7 @@ def applied(function: Any, value: Tensor, *, where: str, site: str) -> Tensor:
     """
     shape, dtype = value.shape, value.dtype
     try:
-        new: object = function(value)
+        new: object = function(value, *read)
     except FunlensError:
         raise
     except Exception as error:

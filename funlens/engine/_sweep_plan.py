@@ -11,6 +11,7 @@ from toolz import groupby
 from funlens.adapters import Machinery
 from funlens.data import ENTERING, ModelSpec, Selection, Site
 from funlens.engine._cells import Cells
+from funlens.engine._edits import read_by
 from funlens.engine._inputs import Prepared
 from funlens.engine._metrics import Metric
 from funlens.engine._plan import Edit, conflicts, placed
@@ -282,6 +283,7 @@ def _start(
 ) -> int | None:
     """Find the layer before which none of a cell's edits can change anything."""
     sites = [edit.record.site for edit in row]
+    sites += [site for edit in row for site in read_by(edit.record)]
     if whole or any(site.stack or site.part in _BEFORE for site in sites):
         return None
     machinery: Machinery = spec.engine
