@@ -3,10 +3,13 @@
 import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: ignore[reportUnusedImport] (as for ruff)
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._checkpoint import Checkpoint
+from funlens.data._circuit import Circuit
 from funlens.data._concatenate import concatenate_caches
+from funlens.data._edge_scores import EdgeScores
 from funlens.data._effects import Effects
 from funlens.data._factored import FactoredMatrix, Svd
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
+from funlens.data._graph import Edge, Graph
 from funlens.data._grid import Grid, grid
 from funlens.data._interventions import (
     DECIDING,
@@ -82,14 +85,18 @@ __all__ = [
     "Backward",
     "BosPolicy",
     "Checkpoint",
+    "Circuit",
     "Clamp",
     "DECIDING",
     "ENTERING",
+    "Edge",
+    "EdgeScores",
     "Effects",
     "FactoredMatrix",
     "ForwardEdit",
     "Freeze",
     "Generated",
+    "Graph",
     "Grid",
     "INTEGER_PARTS",
     "Interchange",

@@ -316,9 +316,10 @@ def _check_reads(spec: ModelSpec, record: Intervention, where: str) -> None:
     reads = read_by(record)
     for site in reads:
         tap_of(spec, site)
-        if machinery.ordered([site, record.site.whole])[0] != site:
+        edited = record.site.whole
+        if site == edited or machinery.ordered([site, edited])[0] == edited:
             raise InputError(
-                f"{where} reads {site}, which the run passes after {record.site}",
+                f"{where} reads {site}, which the run does not pass before {edited}",
                 "sites that it passes before",
                 "Read an earlier site, or edit a later one",
             )

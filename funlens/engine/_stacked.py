@@ -55,7 +55,7 @@ def stacked(
         RunError: An edit misbehaved, or never acted.
     """
     times = len(cells)
-    inputs = prepared if times == 1 else _tiled_inputs(prepared, times)
+    inputs = prepared if times == 1 else tiled_inputs(prepared, times)
     batch = prepared.main.batch
     sites = tuple(for_rows(site, times) for site in ends.sites)
     captured = () if ends.logits_at is not None else sites
@@ -70,7 +70,7 @@ def stacked(
     options = Options(
         stop_at_layer=ends.stop,
         start_at_layer=ends.start,
-        residual=None if ends.residual is None else _tiled(ends.residual, times),
+        residual=None if ends.residual is None else tiled(ends.residual, times),
         logits_at=repeated(ends.logits_at, times),
         grad=False,
     )
@@ -94,11 +94,11 @@ def apart(held: Sequence[Tensor], times: int) -> list[list[Tensor]]:
     return [list(values) for values in zip(*split, strict=True)]
 
 
-def _tiled_inputs(prepared: Prepared, times: int) -> Prepared:
+def tiled_inputs(prepared: Prepared, times: int) -> Prepared:
     """Put the inputs below themselves so many times."""
     batch = prepared.main.batch
     kwargs = {
-        name: _tiled(held, times)
+        name: tiled(held, times)
         if _has_rows(held, batch)
         else torch.cat([held] * times, dim=-1)
         if _is_packed(held, batch)
@@ -129,7 +129,7 @@ def _has_rows(held: Any, batch: int) -> bool:
     return isinstance(held, Tensor) and held.ndim > 0 and not is_shared
 
 
-def _tiled(held: Tensor, times: int) -> Tensor:
+def tiled(held: Tensor, times: int) -> Tensor:
     return held.repeat(times, *[1] * (held.ndim - 1))
 
 
