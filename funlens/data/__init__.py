@@ -76,6 +76,7 @@ from funlens.data._sites import (
 )
 from funlens.data._spec import BosPolicy, ModelSpec, SiteInfo
 from funlens.data._support import Support
+from funlens.data._writes import Writes
 
 __all__ = [
     "AXES",
@@ -130,6 +131,7 @@ __all__ = [
     "Splice",
     "Support",
     "Svd",
+    "Writes",
     "Zero",
     "axes_of",
     "axis_of",

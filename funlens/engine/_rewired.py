@@ -1,7 +1,7 @@
 """Runs in which receivers read something else than what senders wrote."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 import torch
@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from funlens.adapters import Machinery
-from funlens.data import Apply, Graph, ModelSpec, Site
-from funlens.engine._inputs import Inputs, Prepared
+from funlens.data import Apply, Graph, ModelSpec, Site, Writes
+from funlens.engine._inputs import Inputs, Prepared, prepare
 from funlens.engine._options import Options
 from funlens.engine._plan import kept, lay_out, placed
 from funlens.engine._run import run, run_with_cache
@@ -33,7 +33,7 @@ from funlens.engine._wiring import (
     is_close,
     refusal,
 )
-from funlens.errors import FunlensError, raise_all
+from funlens.errors import FunlensError, InputError, ShapeError, raise_all
 
 _N_TRIED: Final = 7  # positions of the run that tries it out
 
@@ -89,6 +89,63 @@ def _tried(spec: ModelSpec) -> Wiring:
         if is_close(run(spec, tokens[1:]), found):
             return wiring
     raise refusal(spec, "what its components write does not sum to its stream")
+
+
+def writes(
+    spec: ModelSpec, inputs: Inputs, *, attention_mask: Tensor | None = None
+) -> Writes:
+    """Run a model, and keep what every component wrote to its stream.
+
+    They sum to the stream, up to what no input changes, such as output biases. Where a
+    norm or a multiplier stands between heads and the stream, each head's part is taken
+    with the factor of this run.
+
+    Args:
+        spec: The model.
+        inputs: As for `run`.
+        attention_mask: As for `run`.
+
+    Returns:
+        What each sender of `graph(spec)` wrote; memory: senders times the stream.
+
+    Raises:
+        UnsupportedConfigError: As for `graph`.
+    """
+    wiring = wiring_of(spec)
+    prepared = prepare(spec, inputs, attention_mask=attention_mask)
+    held, _ = unedited(spec, prepared, wiring, Ends(sites=wiring.sites))
+    values = wiring.values(dict(zip(wiring.sites, held, strict=True)))
+    return Writes(graph=wiring.graph, values=values)
+
+
+SourceLike: TypeAlias = Inputs | Writes | None
+"""What is read in place of what is cut: another text's, a mean, or nothing."""
+
+
+def source_values(
+    spec: ModelSpec, wiring: Wiring, prepared: Prepared, source: SourceLike
+) -> Values:
+    """Give what is read in place of what is cut; empty for nothing.
+
+    Raises:
+        InputError: It is of another graph.
+        ShapeError: It has other rows or positions than the inputs.
+    """
+    if source is None:
+        return ()
+    given = source if isinstance(source, Writes) else writes(spec, source)
+    if given.graph != wiring.graph:
+        raise InputError(
+            f"the source has {given.graph}, the model {wiring.graph}",
+            "what this model wrote",
+            "Make it with `writes(spec, inputs)`",
+        )
+    frame = prepared.main
+    _, batch, n_pos, _ = given.values[0].shape
+    if batch not in {1, frame.batch} or n_pos not in {1, frame.n_pos}:
+        axes = ("batch", "pos")
+        raise ShapeError("source", (batch, n_pos), (frame.batch, frame.n_pos), axes)
+    return given.values
 
 
 def values_of(spec: ModelSpec, wiring: Wiring, inputs: Inputs) -> Values:
