@@ -4,6 +4,7 @@ import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: i
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._checkpoint import Checkpoint
 from funlens.data._circuit import Circuit
+from funlens.data._circuit_effects import CircuitEffects
 from funlens.data._concatenate import concatenate_caches
 from funlens.data._edge_scores import EdgeScores
 from funlens.data._effects import Effects
@@ -87,6 +88,7 @@ __all__ = [
     "BosPolicy",
     "Checkpoint",
     "Circuit",
+    "CircuitEffects",
     "Clamp",
     "DECIDING",
     "ENTERING",

@@ -3,6 +3,12 @@
 from funlens.engine._center_unembed import center_unembed
 from funlens.engine._center_writing_weights import center_writing_weights
 from funlens.engine._check import check
+from funlens.engine._circuit_runs import (
+    CircuitRuns,
+    checked_circuits,
+    circuit_edits,
+    circuit_runs,
+)
 from funlens.engine._dry import dry_run
 from funlens.engine._edge_gradients import edge_products
 from funlens.engine._fold_layer_norm import fold_layer_norm
@@ -38,6 +44,7 @@ from funlens.engine._sweep_plan import Group, SweepPlan
 from funlens.engine._wiring import Reader, Values, Wiring, Writer
 
 __all__ = [
+    "CircuitRuns",
     "EVERY",
     "Every",
     "Generation",
@@ -57,6 +64,9 @@ __all__ = [
     "center_unembed",
     "center_writing_weights",
     "check",
+    "checked_circuits",
+    "circuit_edits",
+    "circuit_runs",
     "dry_run",
     "edge_products",
     "fold_layer_norm",

@@ -169,7 +169,7 @@ def planned(
     wanted = {at: row for at, row in rows.items() if not done[at]}
     starts = {at: _start(spec, row, stop, whole=whole) for at, row in wanted.items()}
     row_bytes = _row_bytes(spec, prepared, metrics)
-    limit = _free_memory(spec) // _SHARE if memory is None else memory
+    limit = free_memory(spec) // _SHARE if memory is None else memory
     most = 1 if apart else max(1, limit // (row_bytes * prepared.main.batch))
     waves = waves_of(spec, prepared) if wanted else Waves()
     joining = {} if waves.why_not else _joining(starts, metrics)
@@ -328,7 +328,7 @@ def _row_bytes(spec: ModelSpec, prepared: Prepared, metrics: Sequence[Metric]) -
     return (_COPIES * n_pos * widest + logits) * spec.dtype.itemsize
 
 
-def _free_memory(spec: ModelSpec) -> int:
+def free_memory(spec: ModelSpec) -> int:
     if spec.device.type == "cuda":
         return int(torch.cuda.mem_get_info(spec.device)[0])
     if "SC_AVPHYS_PAGES" not in getattr(os, "sysconf_names", {}):
