@@ -1,7 +1,7 @@
 """What patching would do to a metric, with gradients averaged along the way."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, get_args
 
 from torch import Tensor
 
@@ -10,11 +10,8 @@ from funlens.engine import EVERY, Every, Inputs
 from funlens.engine._metrics import MetricLike
 from funlens.engine._pairs import Source, attributions_of, paired
 from funlens.engine._passing import Rows, passing
-from funlens.engine._paths import Paths, in_stacks, midpoints, moved, paths_of
+from funlens.engine._paths import Along, Paths, in_stacks, midpoints, moved, paths_of
 from funlens.errors import OptionError, SiteNotFoundError
-
-Along: TypeAlias = Literal["inputs", "activations"]
-"""What is moved: the embeddings of the tokens, or each site itself."""
 
 _EMBEDDING: Final = ("", "encoder")
 """Stacks that begin with an embedding of the inputs."""

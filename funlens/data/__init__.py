@@ -4,10 +4,14 @@ import funlens.data._pytree  # noqa: F401 -- registers the records  # pyright: i
 from funlens.data._attributions import Attributions, places_of
 from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._checkpoint import Checkpoint
+from funlens.data._circuit import Circuit
+from funlens.data._circuit_effects import CircuitEffects
 from funlens.data._concatenate import concatenate_caches
+from funlens.data._edge_scores import EdgeScores
 from funlens.data._effects import Effects, average_over, spread_over
 from funlens.data._factored import FactoredMatrix, Svd
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
+from funlens.data._graph import Edge, Graph
 from funlens.data._grid import Choice, Grid, Grids, grid
 from funlens.data._interventions import (
     DECIDING,
@@ -29,13 +33,7 @@ from funlens.data._interventions import (
     Splice,
     Zero,
 )
-from funlens.data._json import (
-    Record,
-    content_hash,
-    from_json,
-    same_record,
-    to_json,
-)
+from funlens.data._json import Record, content_hash, from_json, same_record, to_json
 from funlens.data._linearity import Linearity
 from funlens.data._means import Means, axes_of_mean
 from funlens.data._parts import (
@@ -77,6 +75,7 @@ from funlens.data._sites import (
 )
 from funlens.data._spec import BosPolicy, ModelSpec, SiteInfo
 from funlens.data._support import Support
+from funlens.data._writes import Writes
 
 __all__ = [
     "AXES",
@@ -88,14 +87,19 @@ __all__ = [
     "BosPolicy",
     "Checkpoint",
     "Choice",
+    "Circuit",
+    "CircuitEffects",
     "Clamp",
     "DECIDING",
     "ENTERING",
+    "Edge",
+    "EdgeScores",
     "Effects",
     "FactoredMatrix",
     "ForwardEdit",
     "Freeze",
     "Generated",
+    "Graph",
     "Grid",
     "Grids",
     "INTEGER_PARTS",
@@ -133,6 +137,7 @@ __all__ = [
     "Splice",
     "Support",
     "Svd",
+    "Writes",
     "Zero",
     "average_over",
     "axes_of",

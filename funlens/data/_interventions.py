@@ -1,6 +1,6 @@
 """Interventions: what to do at a site, as frozen records."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, cast
 
 import attrs
@@ -17,6 +17,17 @@ def _to_site(like: object) -> Site:
     if isinstance(like, str):
         return Site.parse(like)
     raise SelectionError(str(like), "it is not one site", "a site, such as `z(9)`")
+
+
+def _to_whole_sites(likes: object) -> tuple[Site, ...]:
+    if isinstance(likes, (str, Site)) or not isinstance(likes, Iterable):
+        raise SelectionError(str(likes), "it is no list of sites", "`reads=[site]`")
+    sites = tuple(map(_to_site, cast("Iterable[object]", likes)))
+    for site in sites:
+        if site.selections:
+            problem = "only whole sites can be read"
+            raise SelectionError(str(site), problem, str(site.whole))
+    return sites
 
 
 def _summary(value: object) -> str:
@@ -265,10 +276,16 @@ class Apply:
         site: Where.
         function: Maps the value to one of the same shape and dtype. What it is given
             is its own: changing it in place reaches nothing else.
+        reads: Whole sites that the run passes before, whose values the function is
+            given too, behind the first: `function(value, *read)`. They are what the
+            model went on with in this run, and must not be changed in place.
     """
 
     site: Site = attrs.field(converter=_to_site)
-    function: Callable[[Tensor], Tensor] = attrs.field(validator=_is_function)
+    function: Callable[..., Tensor] = attrs.field(validator=_is_function)
+    reads: tuple[Site, ...] = attrs.field(
+        default=(), converter=_to_whole_sites, kw_only=True
+    )
 
 
 ForwardEdit: TypeAlias = (

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from funlens.adapters import Machinery
 from funlens.data import Apply, Intervention, ModelSpec, Site, SiteLike, Splice
 from funlens.engine._dry import measured
-from funlens.engine._edits import changed
+from funlens.engine._edits import changed, read_by
 from funlens.engine._inputs import Frame, Inputs, prepare
 from funlens.engine._plan import (
     EVERY,
@@ -76,10 +76,18 @@ def _call(spec: ModelSpec, edit: Edit, frames: Mapping[str, Frame]) -> None:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.enable_grad():
             value = torch.empty(shape, dtype=spec.dtype, device=device)
-            changed(record, value, where=named(edit.index, record), generator=None)
+            read = [_fake(spec, site, frames) for site in read_by(record)]
+            changed(record, value, where=named(edit.index, record), read=read)
     except UserFunctionError as error:
         if not _needs_values(error.__cause__):
             raise
+
+
+def _fake(spec: ModelSpec, site: Site, frames: Mapping[str, Frame]) -> Tensor:
+    """Make a value without numbers, as a site has it."""
+    _, shape = left_of(spec, site, (), frames=frames)
+    device = spec.engine.device_at(tap_of(spec, site))
+    return torch.empty(shape, dtype=spec.dtype, device=device)
 
 
 def _needs_values(cause: BaseException | None) -> bool:

@@ -1,5 +1,6 @@
 """What each intervention makes of a value. Everything is out of place."""
 
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 import torch
@@ -21,6 +22,7 @@ from funlens.data import (
     ProjectOut,
     Scale,
     Set,
+    Site,
     Splice,
     Zero,
 )
@@ -80,6 +82,17 @@ def _source(edit: Patch | Freeze | Interchange | Mean) -> Tensor:
     return source
 
 
+def read_by(edit: Intervention) -> tuple[Site, ...]:
+    """List the other sites that an edit reads."""
+    match edit:
+        case Backward(edit=inner):
+            return read_by(inner)
+        case Apply(reads=reads):
+            return reads
+        case _:
+            return ()
+
+
 def tensors(edit: Intervention) -> tuple[Tensor, ...]:
     """List every tensor that an edit holds, its module's parameters included."""
     if isinstance(edit, Backward):
@@ -106,8 +119,9 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
     value: Tensor,
     *,
     where: str,
-    generator: torch.Generator | None,
+    generator: torch.Generator | None = None,
     given: tuple[Any, ...] | None = None,
+    read: Sequence[Tensor] = (),
 ) -> Tensor:
     """Carry an intervention out on the selected value.
 
@@ -117,6 +131,7 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
         where: Name of the intervention, for errors.
         generator: Source of noise, for `Noise`.
         given: Operands to use instead of the intervention's own, known to fit.
+        read: What was at other sites before, for `Apply`.
 
     Raises:
         ShapeError: A tensor does not fit the value.
@@ -144,7 +159,8 @@ def changed(  # noqa: C901, PLR0911 -- one short case for each kind
         case Splice():
             return _spliced(edit, value, where)
         case Apply(function=function):
-            return applied(function, value.clone(), where=where, site=str(edit.site))
+            site = str(edit.site)
+            return applied(function, value.clone(), where=where, site=site, read=read)
         case _:
             assert_never(edit)
 
@@ -206,7 +222,14 @@ def _spliced(edit: Splice, value: Tensor, where: str) -> Tensor:
     return new + (value - new).detach()
 
 
-def applied(function: Any, value: Tensor, *, where: str, site: str) -> Tensor:
+def applied(
+    function: Any,
+    value: Tensor,
+    *,
+    where: str,
+    site: str,
+    read: Sequence[Tensor] = (),
+) -> Tensor:
     """Call a function of the caller's, and look at what it returns.
 
     Raises:
@@ -214,7 +237,7 @@ def applied(function: Any, value: Tensor, *, where: str, site: str) -> Tensor:
     """
     shape, dtype = value.shape, value.dtype
     try:
-        new: object = function(value)
+        new: object = function(value, *read)
     except FunlensError:
         raise
     except Exception as error:

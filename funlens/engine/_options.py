@@ -19,7 +19,7 @@ from funlens.data import (
     Selection,
     Site,
 )
-from funlens.engine._edits import fits
+from funlens.engine._edits import fits, read_by
 from funlens.engine._inputs import (
     Prepared,
 )
@@ -129,7 +129,8 @@ def _check_layers(spec: ModelSpec, plan: Plan, options: Options) -> None:
 def _asked(plan: Plan) -> Iterator[tuple[str, Site]]:
     """Go through what was asked for, and where."""
     for index, record in enumerate(plan.interventions):
-        yield named(index, record), record.site
+        for site in (record.site, *read_by(record)):
+            yield named(index, record), site
     for site in plan.captured:
         yield "the capture", site
 

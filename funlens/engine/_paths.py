@@ -1,6 +1,7 @@
 """Straight paths from what a run has at a site to what another run had there."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import attrs
 import torch
@@ -20,6 +21,9 @@ from funlens.engine._sweep_plan import (
     row_bytes_of,
 )
 from funlens.errors import FunlensError, OptionError, raise_all
+
+Along: TypeAlias = Literal["inputs", "activations"]
+"""What is moved: what enters the first block, or each component or site itself."""
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -25,7 +25,7 @@ from funlens.data import (
     part_named,
     to_sites,
 )
-from funlens.engine._edits import check_tensors, fits, operand, span
+from funlens.engine._edits import check_tensors, fits, operand, read_by, span
 from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._where import Axis, are_apart, resolved
 from funlens.errors import (
@@ -104,6 +104,7 @@ class Act:
         stash: Name under which the value is kept for the sums that follow.
         rejoin: Names of what a stream was and has become, and of what was added since:
             their sum replaces the value.
+        noted: Whether edits at later sites read the value.
     """
 
     tap: Tap
@@ -112,6 +113,7 @@ class Act:
     keeps: tuple[Keep, ...] = ()
     stash: str = ""
     rejoin: tuple[str, ...] = ()
+    noted: bool = False
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -156,7 +158,8 @@ def check_given(
     if not machinery.asks_inputs:
         return
     edited = (record.site for record in plan.interventions)
-    for site in (*edited, *plan.captured, *bounds):
+    read = (site for record in plan.interventions for site in read_by(record))
+    for site in (*edited, *read, *plan.captured, *bounds):
         name = lacking(spec, site, given)
         if name:
             raise InputError(
@@ -285,6 +288,7 @@ def check_edit(
     tap = tap_of(spec, record.site)
     if tap.read_only:
         raise ReadOnlySiteError(str(record.site), tap.read_only)
+    _check_reads(spec, record, where)
     names, sizes = left_of(spec, record.site, edit.where, frames=frames)
     held, directions = operand(record), span(record)
     moving = any(axis.since is not None for axis in edit.where)
@@ -299,6 +303,32 @@ def check_edit(
             )
     dtypes = machinery.dtypes(record.site.part)
     check_tensors(record, dtypes, device=machinery.device_at(tap), where=where)
+
+
+def _check_reads(spec: ModelSpec, record: Intervention, where: str) -> None:
+    """Refuse to read what the model does not have, or has not yet.
+
+    Raises:
+        SiteNotFoundError: There is no such site.
+        InputError: The run passes it after the site that is edited.
+    """
+    machinery: Machinery = spec.engine
+    reads = read_by(record)
+    for site in reads:
+        tap_of(spec, site)
+        edited = record.site.whole
+        if site == edited or machinery.ordered([site, edited])[0] == edited:
+            raise InputError(
+                f"{where} reads {site}, which the run does not pass before {edited}",
+                "sites that it passes before",
+                "Read an earlier site, or edit a later one",
+            )
+    if reads and isinstance(record, Backward):
+        raise InputError(
+            f"{where} reads other sites",
+            "an edit of the gradient alone",
+            "Leave `reads` out",
+        )
 
 
 def left_of(
@@ -485,7 +515,8 @@ def lay_out(
     moved: set[Site] = set()
     edited = groupby(_whole_site, edits)
     looked = groupby(_kept_site, keeps)
-    for site in machinery.ordered(dict.fromkeys([*edited, *looked])):
+    noted = {site for edit in edits for site in read_by(edit.record)}
+    for site in machinery.ordered(dict.fromkeys([*edited, *looked, *noted])):
         tap = machinery.taps[site]
         here: Sequence[Edit] = edited.get(site, ())
         act = Act(
@@ -493,6 +524,7 @@ def lay_out(
             edits=tuple(e for e in here if not isinstance(e.record, Backward)),
             backward=tuple(e for e in here if isinstance(e.record, Backward)),
             keeps=tuple(looked.get(site, ())),
+            noted=site in noted,
         )
         if tap.rejoins and (here or (links and not tap.read_only)):
             moved.add(site)

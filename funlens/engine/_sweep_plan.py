@@ -12,6 +12,7 @@ from funlens.adapters import Machinery
 from funlens.data import ENTERING, ModelSpec, Selection, Site
 from funlens.engine._cells import Cells
 from funlens.engine._columns import columns_of
+from funlens.engine._edits import read_by
 from funlens.engine._inputs import Prepared
 from funlens.engine._metrics import Metric
 from funlens.engine._plan import Edit, conflicts, placed
@@ -359,6 +360,7 @@ def first_layer(
 ) -> int | None:
     """Find the layer before which none of a cell's edits can change anything."""
     sites = [edit.record.site for edit in row]
+    sites += [site for edit in row for site in read_by(edit.record)]
     if whole or any(site.stack or site.part in _BEFORE for site in sites):
         return None
     machinery: Machinery = spec.engine

@@ -22,7 +22,7 @@ from funlens.adapters import (
 )
 from funlens.data import Backward, ForwardEdit, Noise, Receipt, Site
 from funlens.engine._backward import watched, with_gradient
-from funlens.engine._edits import changed
+from funlens.engine._edits import changed, read_by
 from funlens.engine._front import Cuts, cut, cuts_of, put_back
 from funlens.engine._inputs import UNKNOWN, Frame
 from funlens.engine._plan import Act, Edit, Plan, named
@@ -92,6 +92,7 @@ class Trace:
         self.arrived: set[int] = set()
         self.finites: list[tuple[str, str, Tensor]] = []
         self.stashes: dict[str, Tensor] = {}
+        self.noted: dict[Site, tuple[Tensor, int]] = {}
         self.generators: dict[int, torch.Generator] = {}
 
     def wants(self, point: Point) -> bool:
@@ -119,6 +120,7 @@ class Trace:
         self.offset = 0 if is_whole else self.seen
         self.seen = self.offset + n_pos
         self.passed.clear()
+        self.noted.clear()
         self.visits.clear()
 
     def skips(self, path: str) -> bool:
@@ -188,6 +190,9 @@ class Trace:
                 self._keep(keep.site, part, in_place=step.tap.in_place)
         if step.stash:
             self.stashes[step.stash] = passed
+        if step.noted:
+            own = passed.clone() if step.tap.in_place else passed
+            self.noted[step.tap.site] = (own, self._batch(step.tap.site.stack))
         return raw
 
     def _changed(
@@ -292,7 +297,8 @@ class Trace:
         where = named(index, record)
         noise = self._generator(index, record)
         given = None if self.values is None else self.values[index]
-        new = changed(record, old, where=where, generator=noise, given=given)
+        read = [self._read_again(site, edit.rows) for site in read_by(record)]
+        new = changed(record, old, where=where, generator=noise, given=given, read=read)
         self.counts[index] += 1
         self.shapes[index] = tuple(old.shape)
         if self.measures:
@@ -302,6 +308,15 @@ class Trace:
         if self.finite:
             self.finites.append((where, str(record.site), torch.isfinite(new).all()))
         return written(value, new, edit.where, window=window)
+
+    def _read_again(self, site: Site, rows: tuple[int, int] | None) -> Tensor:
+        """Give what the run had at an earlier site: in the rows that an edit is for."""
+        value, batch = self.noted[site]
+        if rows is None:
+            return value
+        run, n_rows = rows
+        each = len(value) * n_rows // batch
+        return value.narrow(0, run * each, each)
 
     def _turned(self, edit: Edit, value: Tensor, *, window: Window) -> Tensor:
         """Let an edit act on the gradient of a value, when it comes."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from funlens.adapters import KeysValues, Machinery, Prefix, recorded, recording
 from funlens.data import ENTERING, LEAVING, ModelSpec, PerRow, Site, Span
+from funlens.engine._edits import read_by
 from funlens.engine._inputs import Frame, Prepared, prepare
 from funlens.engine._options import Joins, Options
 from funlens.engine._plan import Edit, kept, lay_out
@@ -143,6 +144,8 @@ def has_keys(spec: ModelSpec) -> bool:
 
 def first_position(row: Sequence[Edit], n_pos: int) -> int:
     """Find the position before which a cell changes nothing in a causal model."""
+    if any(read_by(edit.record) for edit in row):
+        return 0
     return min((_first(edit.record.site, n_pos) for edit in row), default=0)
 
 
