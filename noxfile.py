@@ -19,6 +19,7 @@ nox.options.reuse_venv = "yes"
 
 # Installed first and by itself: an open range can bring gigabytes of CUDA packages.
 TORCH: Final = "torch==2.13.0"
+PEER: Final = "transformer-lens==4.3.0"  # what `peers` compares with
 
 ROOT: Final = Path(__file__).parent.resolve()
 PROJECT: Final = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -185,6 +186,15 @@ def bench(session: nox.Session) -> None:
     """The figures: a table on the terminal, and JSON."""
     python = str(shared(session) / "python")
     session.run(python, "-m", "tests.benchmarks", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def peers(session: nox.Session) -> None:
+    """The same work in TransformerLens, timed: needs an environment of its own."""
+    install(session, own(session), PINNED, "bench")
+    session.install("-q", TORCH, "-c", str(PINNED), PEER)
+    session.env |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    session.run("python", "-m", "tests.benchmarks.peers", *session.posargs)
 
 
 @nox.session(default=False, venv_backend="none")
