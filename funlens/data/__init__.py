@@ -11,7 +11,7 @@ from funlens.data._edge_scores import EdgeScores
 from funlens.data._effects import Effects, average_over, spread_over
 from funlens.data._factored import FactoredMatrix, Svd
 from funlens.data._files import load_cache, save_cache, to_numpy, to_xarray
-from funlens.data._graph import Edge, Graph
+from funlens.data._graph import Edge, Graph, true_at
 from funlens.data._grid import Choice, Grid, Grids, grid
 from funlens.data._interventions import (
     DECIDING,
@@ -164,4 +164,5 @@ __all__ = [
     "to_sites",
     "to_xarray",
     "transformer_lens_names",
+    "true_at",
 ]

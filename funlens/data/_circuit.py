@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from funlens.data._graph import Edge, Graph
+from funlens.data._graph import Edge, Graph, true_at
 from funlens.data._sites import Site
 from funlens.errors import InputError, ShapeError
 
@@ -90,8 +90,9 @@ class Circuit:
         """The edges, receiver by receiver."""
         graph = self.graph
         return tuple(
-            Edge(graph.senders[sender], graph.receivers[receiver])
-            for receiver, sender in self.mask.nonzero().tolist()
+            Edge(graph.senders[sender], receiver)
+            for receiver, row in zip(graph.receivers, self.mask, strict=True)
+            for sender in true_at(row)
         )
 
     @property
@@ -102,8 +103,7 @@ class Circuit:
     @property
     def nodes(self) -> tuple[Site, ...]:
         """The senders that an edge begins at."""
-        used = self.mask.any(0).nonzero()[:, 0].tolist()
-        return tuple(self.graph.senders[at] for at in used)
+        return tuple(self.graph.senders[at] for at in true_at(self.mask.any(0)))
 
     def trimmed(self) -> "Circuit":
         """Leave out edges that lie on no path from the input to the output.

@@ -125,6 +125,11 @@ class Graph:
         return f"Graph({ends}, {self.n_edges} edges)"
 
 
+def true_at(chosen: Bool[Tensor, " place"]) -> tuple[int, ...]:
+    """Give the numbers of the places that are true."""
+    return tuple(at for at in range(len(chosen)) if bool(chosen[at]))
+
+
 def _number(known: Mapping[Site, int], site: Site, kind: str) -> int:
     if site not in known:
         near = ", ".join(nearest(str(site), map(str, known))[:4])

@@ -19,9 +19,7 @@ class Writes:
     """
 
     graph: Graph
-    values: tuple[Float[Tensor, "sender batch pos d_model"], ...] = attrs.field(
-        repr=False
-    )
+    values: tuple[Tensor, ...] = attrs.field(repr=False)
 
     def __getitem__(self, sender: Site) -> Float[Tensor, "batch pos d_model"]:
         """Give what one sender wrote.

@@ -50,11 +50,13 @@ def edge_products(
     graph = wiring.graph
     shape = (prepared.main.batch, len(graph.receivers), len(graph.senders))
     found = torch.zeros(shape, dtype=spec.dtype, device=spec.device)
-    for reader, rows in wiring.rows():
-        wanted = _before_norm(reader, streams[reader.stream], gradients[reader.site])
-        for index, (_, columns) in enumerate(wiring.columns()):
-            if index in moved and columns.start < reader.before:
-                found[:, rows, columns] = _products(wanted, moved[index])
+    with torch.no_grad():
+        for reader, rows in wiring.rows():
+            stream, gradient = streams[reader.stream], gradients[reader.site]
+            wanted = _before_norm(reader, stream, gradient)
+            for index, (_, columns) in enumerate(wiring.columns()):
+                if index in moved and columns.start < reader.before:
+                    found[:, rows, columns] = _products(wanted, moved[index])
     return found
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from funlens.adapters import Machinery
-from funlens.data import Apply, Graph, ModelSpec, Site, Writes
+from funlens.data import Apply, Graph, ModelSpec, Site, Writes, true_at
 from funlens.engine._inputs import Inputs, Prepared, prepare
 from funlens.engine._options import Options
 from funlens.engine._plan import kept, lay_out, placed
@@ -213,10 +213,8 @@ def mixed(
         wrote: What was written; rows of one circuit stand together.
     """
     n_circuits = len(weights)
-    if n_circuits == 1:
-        return torch.tensordot(weights[0], wrote, 1)
-    apart = wrote.unflatten(1, (n_circuits, -1)).transpose(0, 1)
-    summed = torch.bmm(weights, apart.flatten(2))
+    by_circuit = wrote.reshape(len(wrote), n_circuits, -1).transpose(0, 1)
+    summed = torch.bmm(weights, by_circuit)
     return summed.transpose(0, 1).reshape(weights.shape[1], *wrote.shape[1:])
 
 
@@ -241,7 +239,7 @@ def edits_of(
     edits: list[Apply] = []
     is_cut = (cuts != 0).any(0) if not cuts.requires_grad else wiring.graph.mask
     for reader, rows in wiring.rows():
-        chosen = tuple(is_cut[rows].any(1).nonzero()[:, 0].tolist())
+        chosen = true_at(is_cut[rows].any(1))
         if not chosen:
             continue
         here = [rows.start + at for at in chosen]

@@ -111,9 +111,8 @@ class Reader:
         if self.weight is None or self.bias is None:
             return normed[0]
         rows = list(chosen)
-        flat = normed.flatten(1, 2) @ self.weight[rows]
-        heads = flat.unflatten(1, normed.shape[1:3]) + self.bias[rows][:, None, None]
-        return heads.movedim(0, 2)
+        heads = torch.einsum("hbpm,hmd->bphd", normed, self.weight[rows])
+        return heads + self.bias[rows]
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -357,7 +356,7 @@ def _fed(
         for at, sender in enumerate(senders)
         if sender.part == part and sender.layer == receiver.layer
     ]
-    if receiver.head is None:
+    if not isinstance(receiver.head, int):
         return tuple(held)
     alike = (receiver.part, receiver.layer)
     n_heads = sum((site.part, site.layer) == alike for site in receivers)
