@@ -6,7 +6,8 @@ from typing import Final, Literal, TypeAlias
 from torch import Tensor
 
 from funlens.data import Circuit, ModelSpec
-from funlens.engine import CircuitRuns, Inputs, MetricLike, SourceLike, circuit_runs
+from funlens.engine import Inputs, MetricLike, SourceLike
+from funlens.engine._circuit_runs import CircuitRuns, circuit_runs
 from funlens.errors import OptionError
 
 Better: TypeAlias = Literal["higher", "lower", "same"]

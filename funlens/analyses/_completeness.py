@@ -11,9 +11,8 @@ from funlens.engine import (
     Inputs,
     MetricLike,
     SourceLike,
-    checked_circuits,
-    circuit_runs,
 )
+from funlens.engine._circuit_runs import checked_circuits, circuit_runs
 
 By: TypeAlias = Literal["edge", "node"]
 """What is taken away: one edge, or all that one sender writes."""

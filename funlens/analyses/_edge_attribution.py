@@ -8,20 +8,12 @@ import torch
 from torch import Tensor
 
 from funlens.data import Add, EdgeScores, ModelSpec, Site
-from funlens.engine import (
-    Along,
-    Inputs,
-    MetricLike,
-    SourceLike,
-    Values,
-    Wiring,
-    edge_products,
-    metric_of,
-    prepare,
-    source_values,
-    wiring_of,
-    writes,
-)
+from funlens.engine import Along, Inputs, MetricLike, SourceLike, writes
+from funlens.engine._edge_gradients import edge_products
+from funlens.engine._inputs import prepare
+from funlens.engine._metrics import metric_of
+from funlens.engine._rewired import source_values, wiring_of
+from funlens.engine._wiring import Values, Wiring
 from funlens.errors import OptionError
 
 

@@ -10,9 +10,8 @@ from funlens.engine import (
     Inputs,
     MetricLike,
     SourceLike,
-    checked_circuits,
-    circuit_runs,
 )
+from funlens.engine._circuit_runs import checked_circuits, circuit_runs
 
 
 def faithfulness(

@@ -4,20 +4,16 @@ from funlens.engine._center_unembed import center_unembed
 from funlens.engine._center_writing_weights import center_writing_weights
 from funlens.engine._check import check
 from funlens.engine._circuit_runs import (
-    CircuitRuns,
-    checked_circuits,
     circuit_edits,
-    circuit_runs,
 )
 from funlens.engine._compiled import Compiled, compiled
 from funlens.engine._dry import dry_run
-from funlens.engine._edge_gradients import edge_products
 from funlens.engine._fold_layer_norm import fold_layer_norm
 from funlens.engine._fold_value_biases import fold_value_biases
 from funlens.engine._generate import Generation, generate, generate_with_cache
 from funlens.engine._grads import run_with_grads
 from funlens.engine._hooks import from_hooks
-from funlens.engine._inputs import Inputs, Prepared, prepare
+from funlens.engine._inputs import Inputs
 from funlens.engine._kept import KEPT
 from funlens.engine._loss import loss, loss_per_token
 from funlens.engine._metrics import (
@@ -26,7 +22,6 @@ from funlens.engine._metrics import (
     kl_divergence,
     log_prob_of,
     logit_diff,
-    metric_of,
     prob_of,
     rank_of,
     reads,
@@ -34,7 +29,7 @@ from funlens.engine._metrics import (
 from funlens.engine._paths import Along
 from funlens.engine._plan import EVERY, Every, captured_sites
 from funlens.engine._refactor_factored_attention import refactor_factored_attention
-from funlens.engine._rewired import SourceLike, graph, source_values, wiring_of, writes
+from funlens.engine._rewired import SourceLike, graph, writes
 from funlens.engine._run import instrumented, run, run_with_cache
 from funlens.engine._seeds import Seed, generator_of
 from funlens.engine._sources import check_source
@@ -46,11 +41,9 @@ from funlens.engine._statistics import (
 )
 from funlens.engine._sweep import Metrics, SweepOptions, SweepWarning, plan_sweep, sweep
 from funlens.engine._sweep_plan import Group, SweepPlan
-from funlens.engine._wiring import Reader, Values, Wiring, Writer
 
 __all__ = [
     "Along",
-    "CircuitRuns",
     "Compiled",
     "Correction",
     "EVERY",
@@ -62,29 +55,21 @@ __all__ = [
     "Metric",
     "MetricLike",
     "Metrics",
-    "Prepared",
-    "Reader",
     "Seed",
     "SourceLike",
     "SweepOptions",
     "SweepPlan",
     "SweepWarning",
-    "Values",
-    "Wiring",
-    "Writer",
     "bootstrap_interval",
     "captured_sites",
     "center_unembed",
     "center_writing_weights",
     "check",
     "check_source",
-    "checked_circuits",
     "circuit_edits",
-    "circuit_runs",
     "compiled",
     "corrected_p_values",
     "dry_run",
-    "edge_products",
     "fold_layer_norm",
     "fold_value_biases",
     "from_hooks",
@@ -98,9 +83,7 @@ __all__ = [
     "logit_diff",
     "loss",
     "loss_per_token",
-    "metric_of",
     "plan_sweep",
-    "prepare",
     "prob_of",
     "rank_of",
     "reads",
@@ -109,8 +92,6 @@ __all__ = [
     "run_with_cache",
     "run_with_grads",
     "sign_flip_test",
-    "source_values",
     "sweep",
-    "wiring_of",
     "writes",
 ]

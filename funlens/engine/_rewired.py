@@ -71,7 +71,7 @@ def graph(spec: ModelSpec) -> Graph:
     Examples:
         >>> import funlens as fl
         >>> fl.graph(fl.load("builtin:tiny"))
-        Graph(21 senders, 53 receivers, 553 edges)
+        Graph(21 senders, 53 receivers, 479 edges)
     """
     return wiring_of(spec).graph
 

@@ -164,7 +164,7 @@ def found_wiring(spec: ModelSpec, tokens: Tensor, *, splits: bool) -> Wiring:
         UnsupportedConfigError: What a component reads or writes cannot be told apart.
     """
     _check(spec)
-    has = {i.site: None for i in spec.sites if not i.site.stack and not i.given}
+    has = {i.site: None for i in spec.sites if not i.site.stack}
     parts = {site.part for site in has} & _LOOKED_AT
     wanted = [site for site in has if site.part in parts]
     held = run_with_cache(spec, tokens, capture=wanted, grad=False).cache
@@ -224,22 +224,22 @@ def is_close(expected: Tensor, found: Tensor) -> bool:
 def _check(spec: ModelSpec) -> None:
     """Refuse models whose components do not sum to one stream, or are not all known."""
     machinery: Machinery = spec.engine
-    parts = {info.site.part for info in spec.sites if not info.site.stack}
-    why = ""
-    if spec.is_encoder_decoder:
-        why = "its decoder reads another stream"
-    elif spec.n_streams > 1:
-        why = "its blocks pass several streams on"
-    elif spec.has_stream_norm:
-        why = "a norm stands on its stream"
-    elif machinery.weights_away:
-        why = machinery.weights_away
-    elif parts & _UNREAD:
-        why = f"what its {min(parts & _UNREAD)} reads cannot be changed by itself"
-    elif not accepts(spec.module, "input_ids"):
-        why = "it takes no tokens"
-    if why:
-        raise refusal(spec, why)
+    main = [info for info in spec.sites if not info.site.stack]
+    parts = {info.site.part for info in main}
+    given = next((info.given for info in main if info.given), "")
+    apart = min(parts & _UNREAD, default="")
+    obstacles = (
+        (spec.is_encoder_decoder, "its decoder reads another stream"),
+        (spec.n_streams > 1, "its blocks pass several streams on"),
+        (spec.has_stream_norm, "a norm stands on its stream"),
+        (machinery.weights_away, machinery.weights_away),
+        (apart, f"what its {apart} reads cannot be changed by itself"),
+        (given, f"some of its blocks are only met with `{given}`"),
+        (not accepts(spec.module, "input_ids"), "it takes no tokens"),
+    )
+    for is_there, why in obstacles:
+        if is_there:
+            raise refusal(spec, why)
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import funlens as fl
 from funlens import errors
-from funlens.engine import CircuitRuns
+from funlens.engine._circuit_runs import CircuitRuns
 from funlens.testing import tiny_hf_model
 
 CLEAN: Final = ["Tom had a ball. Ben gave Tom", "Sam had a cup. Tim saw Sam"]

@@ -9,8 +9,7 @@ from torch import Tensor
 
 import funlens as fl
 from funlens import errors
-from funlens.engine import wiring_of
-from funlens.engine._rewired import edits_of
+from funlens.engine._rewired import edits_of, wiring_of
 from funlens.testing import CAUSAL, tiny_hf_model
 
 # A table without a rotation, grouped keys, parallel blocks, norms and multipliers after
