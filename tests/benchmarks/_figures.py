@@ -157,6 +157,44 @@ def attribution() -> float:
     return ratio(ours, theirs)
 
 
+def edge_scores() -> float:
+    """Time the scores of all edges against one forward and one backward.
+
+    The other side has gradients of weights, as a plain `backward` has them; the run of
+    the other text is counted on ours.
+    """
+    eager = subject(attention="eager")
+    tokens = eager.tokens[:, :16]
+    metric = fl.logit_diff(3, 5)
+
+    def ours() -> Any:
+        return fl.edge_attribution(eager.spec, tokens, tokens.flip(1), metric=metric)
+
+    def theirs() -> None:
+        metric(eager.module(tokens, use_cache=False).logits).sum().backward()
+        eager.module.zero_grad()
+
+    return ratio(ours, theirs, repeats=5)
+
+
+def kept_edges() -> float:
+    """Time eight circuits' faithfulness, per circuit, against one bare forward."""
+    eager = subject(attention="eager")
+    tokens, other = eager.tokens[:, :16], eager.tokens[:, :16].flip(1)
+    metric = fl.logit_diff(3, 5)
+    scores = fl.edge_attribution(eager.spec, tokens, other, metric=metric)
+    circuits = [scores.top(1000 * size) for size in range(1, 9)]
+
+    def ours() -> Any:
+        return fl.faithfulness(eager.spec, circuits, tokens, other, metric=metric)
+
+    def theirs() -> None:
+        with torch.no_grad():
+            eager.module(tokens, use_cache=False)
+
+    return ratio(ours, theirs, repeats=5) / len(circuits)
+
+
 def imports() -> float:
     """Time `import funlens` against `import torch`."""
     return programs("import funlens", "import torch")
@@ -214,6 +252,16 @@ FIGURES: Final = (
         name="attribution of every site / forward and backward",
         measure=attribution,
         bound=1.3,
+    ),
+    Figure(
+        name="scores of all edges / forward and backward",
+        measure=edge_scores,
+        bound=2.0,
+    ),
+    Figure(
+        name="faithfulness of a circuit, of 8 / bare forward",
+        measure=kept_edges,
+        bound=3.0,
     ),
     Figure(name="import funlens / import torch", measure=imports, bound=1.2),
     Figure(
