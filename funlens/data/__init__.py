@@ -6,6 +6,8 @@ from funlens.data._cache import ActivationCache, Receipt, Run, RunWithGrads
 from funlens.data._checkpoint import Checkpoint
 from funlens.data._circuit import Circuit
 from funlens.data._circuit_effects import CircuitEffects
+from funlens.data._circuit_files import load_circuit, save_circuit
+from funlens.data._compare_circuits import CircuitComparison, compare_circuits
 from funlens.data._concatenate import concatenate_caches
 from funlens.data._edge_scores import EdgeScores
 from funlens.data._effects import Effects, average_over, spread_over
@@ -88,6 +90,7 @@ __all__ = [
     "Checkpoint",
     "Choice",
     "Circuit",
+    "CircuitComparison",
     "CircuitEffects",
     "Clamp",
     "DECIDING",
@@ -144,6 +147,7 @@ __all__ = [
     "axes_of_mean",
     "axis_of",
     "columns",
+    "compare_circuits",
     "concatenate_caches",
     "content_hash",
     "drops_axis",
@@ -152,11 +156,13 @@ __all__ = [
     "grid",
     "left_axes",
     "load_cache",
+    "load_circuit",
     "part_named",
     "pick",
     "places_of",
     "same_record",
     "save_cache",
+    "save_circuit",
     "spread_over",
     "take",
     "to_json",
