@@ -31,6 +31,7 @@ from funlens.analyses._patching import (
     patch_resid_post,
     patch_resid_pre,
 )
+from funlens.analyses._path_patching import Norms, path_patching
 from funlens.analyses._scrub import Labels, Scrubbed, scrub
 from funlens.analyses._summarize import Normalized, Summary, summarize
 
@@ -40,6 +41,7 @@ __all__ = [
     "By",
     "Labels",
     "Normalized",
+    "Norms",
     "Role",
     "Scrubbed",
     "Summary",
@@ -68,6 +70,7 @@ __all__ = [
     "patch_resid_mid",
     "patch_resid_post",
     "patch_resid_pre",
+    "path_patching",
     "repeated_tokens",
     "resample_ablation",
     "scrub",
