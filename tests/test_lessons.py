@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from threading import Barrier
-from typing import Any, Final
+from typing import Any, Final, Unpack, get_origin
 
 import pytest
 import torch
@@ -318,19 +318,50 @@ def test_misspelled_keyword_is_an_error(function: Callable[..., Any]) -> None:
         function(**known, return_typ="both")
 
 
-def test_only_huggingface_s_own_options_pass_as_keywords() -> None:
-    """Unknown keywords were swallowed; these check theirs by name."""
-    taking = {
-        name
+def taking_words() -> dict[str, Any]:
+    """Name the functions that take any keyword, with how they are annotated."""
+    return {
+        name: parameter.annotation
         for name in fl.__all__
         if inspect.isfunction(getattr(fl, name))
-        and any(
-            parameter.kind is inspect.Parameter.VAR_KEYWORD
-            for parameter in inspect.signature(getattr(fl, name)).parameters.values()
-        )
+        for parameter in inspect.signature(getattr(fl, name)).parameters.values()
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD
     }
+
+
+HANDING_ON: Final = sorted(
+    name for name, kind in taking_words().items() if get_origin(kind) is Unpack
+)
+"""Functions that hand typed options on to `sweep`."""
+
+
+def test_only_huggingface_s_own_options_pass_as_keywords() -> None:
+    """Unknown keywords were swallowed; these check theirs by name."""
     checking = {"generate", "generate_with_cache", "grid", "load", "to_chat_tokens"}
-    assert checking == taking
+    assert checking == taking_words().keys() - {*HANDING_ON}
+
+
+@pytest.mark.parametrize("name", HANDING_ON)
+def test_misspelled_option_of_a_sweep_is_an_error(name: str) -> None:
+    """What is handed on is checked where it arrives."""
+    spec, tokens = spec_of(), tokens_of()
+    given: dict[str, Any] = {
+        "spec": spec,
+        "inputs": tokens,
+        "corrupted": tokens,
+        "source": fl.run_with_cache(spec, tokens).cache,
+        "metric": fl.logit_diff(3, 5),
+        "part": fl.z,
+        "means": fl.mean_activations(spec, tokens, [fl.z]),
+        "dataset": tokens,
+        "hypothesis": {fl.z(0): [0] * len(tokens)},
+        "seed": 0,
+    }
+    function = getattr(fl, name)
+    parameters = inspect.signature(function).parameters
+    known = {word: value for word, value in given.items() if word in parameters}
+    with pytest.raises(TypeError, match="memry"):
+        function(**known, memry=2**20)
 
 
 @pytest.mark.parametrize("wrong", ["blocks.0.hook_resid_pst", "resid_post.7", "nope"])
