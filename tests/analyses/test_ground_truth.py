@@ -6,6 +6,7 @@ with its own token, and writes what it finds: induction. The other heads write n
 where nobody reads.
 """
 
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -159,3 +160,44 @@ def test_gradients_miss_a_saturated_softmax() -> None:
     without = circuit - fl.Circuit.from_edges(scores.graph, [looked])
     left = fl.faithfulness(spec, without, clean, other, metric=metric)
     assert float(left.faithfulness[0]) < 0.5
+
+
+def structural(spec: fl.ModelSpec, tokens: dict[str, Tensor]) -> fl.Circuit:
+    """Keep the edges whose sender writes to an axis that the receiver reads.
+
+    Each axis of a compiled program's stream holds one variable, so this is what the
+    compiler wired.
+    """
+    graph, writes = fl.graph(spec), fl.writes(spec, tokens)
+    written = torch.cat(writes.values).abs().amax((1, 2)) > 1e-5
+    heads = {"q": fl.W_Q, "k": fl.W_K, "v": fl.W_V}
+
+    def weight(site: fl.Site) -> Tensor:
+        if site.part in heads:
+            return heads[site.part](spec, site.layer)[site.head]
+        return fl.W_U(spec) if site.part == "resid_post" else fl.W_in(spec, site.layer)
+
+    read = torch.stack([weight(site).abs().amax(1) > 0 for site in graph.receivers])
+    meets = (read.float() @ written.float().mT) > 0
+    return fl.Circuit(graph=graph, mask=meets & graph.mask)
+
+
+@pytest.mark.parametrize("program", ["reverse", "hist", "frac_prevs", "pair_balance"])
+def test_compiled_programs_are_found_in_their_wires(
+    program: str, fixtures_folder: Path
+) -> None:
+    """What the compiler wired does all; what ACDC finds lies in it."""
+    at = fixtures_folder / "tracr" / program
+    spec = fl.from_tracr(at.with_suffix(".npz"), at.with_suffix(".json"))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, spec.d_vocab, (6, 5), generator=generator)
+    tokens = {"input_ids": ids}  # as a mapping, so that none counts as padding
+    wired = structural(spec, tokens)
+    assert 0 < len(wired) < 0.6 * wired.graph.n_edges
+    metric = fl.reads(fl.logits(), lambda logits: logits.square().sum((1, 2)))
+    kept = fl.faithfulness(spec, wired, tokens, None, metric=metric)
+    torch.testing.assert_close(kept.rows[0], kept.whole, rtol=1e-4, atol=1e-4)
+    found = fl.acdc(spec, tokens, None, metric=metric, threshold=1e-3)
+    compared = fl.compare_circuits(found, wired)
+    assert compared.edge_precision == 1.0
+    assert compared.edge_recall > 0.3
