@@ -193,7 +193,7 @@ def peers(session: nox.Session) -> None:
     """The same work in TransformerLens, timed: needs an environment of its own."""
     install(session, own(session), PINNED, "bench")
     session.install("-q", TORCH, "-c", str(PINNED), PEER)
-    session.env |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    session.env.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"})
     session.run("python", "-m", "tests.benchmarks.peers", *session.posargs)
 
 

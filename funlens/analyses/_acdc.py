@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
+import attrs
 from torch import Tensor
 
 from funlens.data import Circuit, ModelSpec
@@ -75,21 +76,28 @@ def acdc(
         if feeds and not bool(mask[:, feeds].any()):
             mask[receiver] = False
             continue
-        tried = _Receiver(runs, receiver, threshold=threshold, better=better)
+        tried = _Receiver(
+            runs=runs, receiver=receiver, threshold=threshold, better=better
+        )
         mask, value = tried.pruned(mask, value)
     return Circuit(graph=graph, mask=mask)
 
 
+@attrs.frozen(kw_only=True, eq=False)
 class _Receiver:
-    """One receiver, whose senders are tried. Belongs to one call."""
+    """One receiver, whose senders are tried.
 
-    def __init__(
-        self, runs: CircuitRuns, receiver: int, *, threshold: float, better: Better
-    ) -> None:
-        self.runs = runs
-        self.receiver = receiver
-        self.threshold = threshold
-        self.better = better
+    Attributes:
+        runs: What measures circuits.
+        receiver: Its number.
+        threshold: Loss up to which an edge is taken away.
+        better: What is no loss.
+    """
+
+    runs: CircuitRuns
+    receiver: int
+    threshold: float
+    better: Better
 
     def pruned(self, mask: Tensor, value: float) -> tuple[Tensor, float]:
         """Take away what can be, and give what is left and its metric."""

@@ -10,7 +10,7 @@ from funlens.engine import EVERY, Every, Inputs
 from funlens.engine._metrics import MetricLike
 from funlens.engine._pairs import Source, attributions_of, paired
 from funlens.engine._passing import Rows, passing
-from funlens.engine._paths import Along, Paths, in_stacks, midpoints, moved, paths_of
+from funlens.engine._paths import Along, Paths, cut_points, midpoints, moved, paths_of
 from funlens.errors import OptionError, SiteNotFoundError
 
 _EMBEDDING: Final = ("", "encoder")
@@ -86,7 +86,7 @@ def integrated_gradients(
         attention_mask=attention_mask,
         also=_embeddings(spec) if along == "inputs" else (),
     )
-    stacks = tuple(in_stacks(pair, points, memory))
+    stacks = tuple(cut_points(pair, points, memory))
     paths = paths_of(pair)
     products: dict[Site, Tensor] = {}
     for rows, watched in _runs(paths, along, stacks):

@@ -10,7 +10,7 @@ from funlens.engine import EVERY, Every, Inputs
 from funlens.engine._curvature import bend
 from funlens.engine._metrics import MetricLike
 from funlens.engine._pairs import Source, attributions_of, paired
-from funlens.engine._paths import in_stacks, midpoints, paths_of
+from funlens.engine._paths import cut_points, midpoints, paths_of
 
 
 def linearity(
@@ -82,7 +82,7 @@ def linearity(
         cuts=True,
     )
     points = tuple(step / steps for step in range(steps))
-    stacks = tuple(in_stacks(pair, points, memory))
+    stacks = tuple(cut_points(pair, points, memory))
     paths = paths_of(pair)
     first: dict[Site, Tensor] = {}
     rest: dict[Site, Tensor] = {}

@@ -14,8 +14,8 @@ from funlens.engine._inputs import Inputs, Prepared, prepare
 from funlens.engine._measure import ends_of, row_numbers
 from funlens.engine._metrics import Metric, MetricLike, metric_of
 from funlens.engine._rewired import (
+    Begun,
     SourceLike,
-    Unedited,
     edits_of,
     rewired,
     source_values,
@@ -49,7 +49,7 @@ class CircuitRuns:
     wiring: Wiring
     source: Values
     metric: Metric
-    begun: Unedited
+    begun: Begun
     whole: Float[Tensor, " batch"]
     most: int
 

@@ -133,7 +133,7 @@ def midpoints(steps: int) -> tuple[float, ...]:
     return tuple((step + 0.5) / steps for step in range(steps))
 
 
-def in_stacks(
+def cut_points(
     pair: Pair, points: Sequence[float], memory: int | None
 ) -> Iterator[Sequence[float]]:
     """Cut points of a path to as many as fit in memory together.

@@ -277,7 +277,7 @@ def tiled_rows(
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Unedited:
+class Begun:
     """What rewired runs take from the run without edits.
 
     Attributes:
@@ -291,7 +291,7 @@ class Unedited:
 
 def unedited(
     spec: ModelSpec, prepared: Prepared, wiring: Wiring, ends: Ends
-) -> tuple[list[Tensor], Unedited]:
+) -> tuple[list[Tensor], Begun]:
     """Run without edits: give what is read of it, and what rewired runs begin with."""
     machinery: Machinery = spec.engine
     can_skip = not machinery.why_no_skip(prepared.kwargs)
@@ -301,7 +301,7 @@ def unedited(
     plan = lay_out(spec, (), [kept(spec, prepared.frames, site) for site in sites])
     _, trace = traced(spec, prepared, plan, options=Options(grad=False))
     every = {site: trace.captured[site][0] for site in sites}
-    begun = Unedited(
+    begun = Begun(
         values=wiring.values(every),
         residuals={s.layer: every[s] for s in held if s.layer is not None},
     )
@@ -316,7 +316,7 @@ def rewired(
     source: Values,
     *,
     ends: Ends,
-    begun: Unedited,
+    begun: Begun,
 ) -> list[list[Tensor]]:
     """Run several circuits as one, from the first layer at which something is cut.
 
@@ -353,7 +353,7 @@ def rewired(
     return apart(read(out, trace, sites, ends.logits_at), times)
 
 
-def _first_layer(wiring: Wiring, cuts: Tensor, begun: Unedited) -> int:
+def _first_layer(wiring: Wiring, cuts: Tensor, begun: Begun) -> int:
     """Find the layer that a run can begin with; 0 for the whole model."""
     is_cut = (cuts != 0).any(0).any(1)
     cut = (reader for reader, rows in wiring.rows() if is_cut[rows].any())

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias, TypedDict, cast
 
 import attrs
@@ -18,6 +19,7 @@ from funlens.engine._metrics import Metric, MetricLike, measured, metric_of
 from funlens.engine._plan import Edit
 from funlens.engine._progress import steps
 from funlens.engine._stacked import Ends, stacked
+from funlens.engine._stacks import in_stacks
 from funlens.engine._sweep_plan import (
     Group,
     SweepPlan,
@@ -278,24 +280,14 @@ def _read(metric: Metric, value: Tensor) -> Tensor:
 
 def _measured(job: _Job, group: Group, begun: Unedited) -> Iterator[tuple[int, Tensor]]:
     """Run a group, in halves where it does not fit; give each cell's numbers."""
-    waiting = [group.cells]
-    while waiting:
-        cells = waiting.pop()
-        try:
-            found = _values(job, group, cells, begun)
-        except (torch.OutOfMemoryError, MemoryError):
-            if len(cells) == 1:
-                raise
-            middle = len(cells) // 2
-            waiting += [cells[middle:], cells[:middle]]
-            continue
-        for cell, values in zip(cells, found, strict=True):
-            numbers = [_read(m, v) for m, v in zip(job.metrics, values, strict=True)]
-            yield cell, torch.stack(numbers)
+    run = partial(_values, job, group, begun=begun)
+    for cell, values in in_stacks(group.cells, run, len(group.cells)):
+        numbers = [_read(m, v) for m, v in zip(job.metrics, values, strict=True)]
+        yield cell, torch.stack(numbers)
 
 
 def _values(
-    job: _Job, group: Group, cells: Sequence[int], begun: Unedited
+    job: _Job, group: Group, cells: Sequence[int], *, begun: Unedited
 ) -> list[list[Tensor]]:
     """Run some cells of a group as one; what goes wrong is told of one cell."""
     begins = dict(zip(group.cells, group.starts, strict=True))
@@ -330,7 +322,7 @@ def _values(
             error.add_note(f"in {job.cells.name(cells[0])}")
             raise
     for cell in cells:  # which one it was, and as it would be named alone
-        _values(job, group, [cell], begun)
+        _values(job, group, [cell], begun=begun)
     raise AssertionError("a stack failed, and none of its cells")
 
 
